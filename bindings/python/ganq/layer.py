@@ -1,0 +1,252 @@
+"""One quantized linear layer: Hessian, solver, storage, product."""
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+
+import numpy as np
+
+from . import _structs as s
+from ._handle import F16, F32, Handle, create, matrix, path_bytes, text
+from ._library import lib
+from .context import Context
+
+RECIPES = {"default": 0, "rtn": 1, "paper": 2, "fast": 3, "best": 4}
+_STEPS = {1: "start", 2: "assign", 3: "tables", 4: "descent", 5: "round", 6: "outliers"}
+_LUT_DTYPES = {None: 0, "f16": F16, "f32": F32}
+
+
+class Hessian(Handle):
+    """H = X^T X [K,K] over calibration activations X [tokens, K]."""
+
+    _free = "ganq_hessian_free"
+
+    def __init__(self, ctx: Context, K: int):
+        """H = 0, no tokens."""
+        super().__init__(ctx.create(lib.ganq_hessian_create, ctx.handle, K))
+        self._ctx = ctx
+
+    @classmethod
+    def _wrap(cls, ctx: Context, pointer: int) -> "Hessian":
+        self = cls.__new__(cls)
+        Handle.__init__(self, pointer)
+        self._ctx = ctx
+        return self
+
+    @classmethod
+    def from_matrix(cls, ctx: Context, H: np.ndarray, tokens: int = 0) -> "Hessian":
+        """A caller's own symmetric H [K,K], float32 or float64. NumericError for NaN, InvalidArgument if not symmetric."""
+        reference, alive = matrix(H, "H")
+        pointer = ctx.create(lib.ganq_hessian_import, ctx.handle, reference, tokens)
+        del alive
+        return cls._wrap(ctx, pointer)
+
+    @classmethod
+    def load(cls, ctx: Context, path: str | os.PathLike) -> "Hessian":
+        return cls._wrap(ctx, ctx.create(lib.ganq_hessian_load, ctx.handle, path_bytes(path)))
+
+    def add(self, x: np.ndarray) -> None:
+        """H += x^T x for x [M,K]. NumericError, H unchanged, if x has a NaN or infinity."""
+        reference, alive = matrix(x, "x")
+        self._ctx.call(lib.ganq_hessian_add, self._ctx.handle, self.handle, reference)
+        del alive
+
+    def merge(self, other: "Hessian") -> None:
+        """H += other's H, tokens too."""
+        lib.ganq_hessian_merge(self.handle, other.handle)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """A safetensors file, written atomically."""
+        lib.ganq_hessian_save(self.handle, path_bytes(path))
+
+    def to_numpy(self, dtype=np.float32) -> np.ndarray:
+        """A copy of H [K,K] in float32 or float64."""
+        out = np.empty((self.dim, self.dim), dtype)
+        reference, alive = matrix(out, "H", writable=True)
+        lib.ganq_hessian_export(self.handle, reference)
+        del alive
+        return out
+
+    @property
+    def dim(self) -> int:
+        """K."""
+        return lib.ganq_hessian_dim(self.handle)
+
+    @property
+    def tokens(self) -> int:
+        return lib.ganq_hessian_tokens(self.handle)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of the solver; `error` is the sum over rows of (w-w~) H (w-w~)^T after it."""
+
+    kind: str
+    iteration: int
+    error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """How a layer was made; see ganq_layer_report."""
+
+    recipe: str
+    error: float
+    norm: float
+    seconds: float
+    damping: float
+    tokens: int
+    steps: list[Step]
+    note: str
+
+    @property
+    def E(self) -> float:
+        """Relative error: error / norm."""
+        return self.error / self.norm if self.norm else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerInfo:
+    """Shape and size; see ganq_layer_info."""
+
+    bits: int
+    N: int
+    K: int
+    outliers: int
+    lut_dtype: str
+    has_bias: bool
+    stored_bytes: int
+    resident_bytes: int
+    bits_per_weight: float
+
+
+def quantize_options(bits: int = 4, recipe: str = "default", iterations: int = 0, damping: float = 0.0,
+                     outlier_ratio: float = 0.0, lut_dtype: str | None = None) -> s.QuantizeOptions:
+    """ganq_quantize_options; see Layer.quantize for the arguments."""
+    if recipe not in RECIPES:
+        raise ValueError(f'recipe "{recipe}": expected one of {", ".join(RECIPES)}')
+    if lut_dtype not in _LUT_DTYPES:
+        raise ValueError(f'lut_dtype "{lut_dtype}": expected f16 or f32')
+    options = s.QuantizeOptions()
+    lib.ganq_quantize_options_init(options, ctypes.sizeof(options))
+    options.bits, options.recipe, options.iterations = bits, RECIPES[recipe], iterations
+    options.damping, options.outlier_ratio, options.lut_dtype = damping, outlier_ratio, _LUT_DTYPES[lut_dtype]
+    return options
+
+
+class Layer(Handle):
+    """W~[n,k] = lut[n, code[n,k]] (+ outliers). Immutable; made by quantize, from_codes, load, or borrowed from a Model."""
+
+    _free = "ganq_layer_free"
+
+    def __init__(self, ctx: Context, pointer: int, owner=None):
+        """For the class's own constructors; `owner` keeps a borrowed pointer alive."""
+        super().__init__(pointer)
+        self._ctx, self._owner = ctx, owner
+
+    def close(self) -> None:
+        if getattr(self, "_owner", None) is not None:  # borrowed
+            self._pointer = self._owner = None
+        super().close()
+
+    @classmethod
+    def quantize(cls, ctx: Context, weight: np.ndarray, hessian: Hessian | None = None, bias: np.ndarray | None = None,
+                 **options) -> "Layer":
+        """Codes and tables for weight [N,K] that minimize (w-w~) H (w-w~)^T per row.
+
+        hessian None means H = I; bias [N] is kept with the layer. Options: bits (2, 3, 4), recipe ("default", "rtn", "paper",
+        "fast", "best"), iterations, damping (fraction of the mean diagonal; negative: none), outlier_ratio (0..0.1),
+        lut_dtype ("f16", "f32"). NumericError names row and column of a NaN; InvalidArgument for another K.
+        """
+        chosen = quantize_options(**options)
+        w, w_alive = matrix(weight, "weight")
+        b, b_alive = matrix(bias, "bias")
+        pointer = ctx.create(lib.ganq_layer_quantize, ctx.handle, w, hessian.handle if hessian else None, b, chosen)
+        del w_alive, b_alive
+        return cls(ctx, pointer)
+
+    @classmethod
+    def from_codes(cls, ctx: Context, bits: int, codes: np.ndarray, lut: np.ndarray, bias: np.ndarray | None = None,
+                   outliers: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> "Layer":
+        """A layer from codes [N,K] uint8 (each < 2**bits), lut [N,2**bits] and CSR outliers (rowptr [N+1], cols, vals)."""
+        c, c_alive = matrix(np.asarray(codes, np.uint8), "codes")
+        t, t_alive = matrix(lut, "lut")
+        b, b_alive = matrix(bias, "bias")
+        sparse = [None, None, None]
+        if outliers is not None:
+            arrays = [np.ascontiguousarray(a, d) for a, d in zip(outliers, (np.int32, np.int32, np.float32))]
+            if arrays[0].shape != (np.asarray(codes).shape[0] + 1,):
+                raise ValueError(f"outliers: rowptr has shape {arrays[0].shape}, expected ({len(codes) + 1},)")
+            if not (len(arrays[1]) == len(arrays[2]) == arrays[0][-1]):
+                raise ValueError("outliers: rowptr[-1], len(cols) and len(vals) differ")
+            kinds = (ctypes.c_int32, ctypes.c_int32, ctypes.c_float)
+            sparse = [a.ctypes.data_as(ctypes.POINTER(k)) for a, k in zip(arrays, kinds)]
+        pointer = ctx.create(lib.ganq_layer_import, ctx.handle, bits, c, t, b, *sparse)
+        del c_alive, t_alive, b_alive
+        return cls(ctx, pointer)
+
+    @classmethod
+    def load(cls, ctx: Context, path: str | os.PathLike, name: str | None = None) -> "Layer":
+        """A layer from a safetensors file; name None: the only one in it."""
+        return cls(ctx, ctx.create(lib.ganq_layer_load, ctx.handle, path_bytes(path), name.encode() if name else None))
+
+    def save(self, path: str | os.PathLike, name: str) -> None:
+        """Writes <name>.qweight, .lut, ... atomically."""
+        lib.ganq_layer_save(self.handle, path_bytes(path), name.encode())
+
+    def matmul(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Y [M,N] = x [M,K] @ W~.T (+ bias). out: where to write (float32, float16 or bfloat16); default: as x's type."""
+        vector = np.ndim(x) == 1
+        a, a_alive = matrix(x, "x")
+        if out is None:
+            array = a_alive[1]
+            out = np.empty((array.shape[0], self.info().N), array.dtype)
+        y, y_alive = matrix(out, "out", writable=True)
+        self._ctx.call(lib.ganq_lut_gemm, self._ctx.handle, self.handle, a, y)
+        del a_alive, y_alive
+        return out[0] if vector and out.ndim == 2 else out
+
+    def dequantize(self, dtype=np.float32) -> np.ndarray:
+        """W~ [N,K] in float32 or float16."""
+        info = self.info()
+        out = np.empty((info.N, info.K), dtype)
+        reference, alive = matrix(out, "out", writable=True)
+        self._ctx.call(lib.ganq_layer_dequantize, self._ctx.handle, self.handle, reference)
+        del alive
+        return out
+
+    def codes_and_lut(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of the codes [N,K] uint8 and the tables [N,2**bits] float32."""
+        info = self.info()
+        codes = np.empty((info.N, info.K), np.uint8)
+        lut = np.empty((info.N, 1 << info.bits), np.float32)
+        c, c_alive = matrix(codes, "codes", writable=True)
+        t, t_alive = matrix(lut, "lut", writable=True)
+        lib.ganq_layer_export(self.handle, c, t)
+        del c_alive, t_alive
+        return codes, lut
+
+    def objective(self, weight: np.ndarray, hessian: Hessian | None = None) -> tuple[float, float]:
+        """(error, norm) in float64 for the layer as stored; E = error / norm."""
+        w, alive = matrix(weight, "weight")
+        error, norm = ctypes.c_double(), ctypes.c_double()
+        self._ctx.call(lib.ganq_layer_objective, self._ctx.handle, self.handle, w, hessian.handle if hessian else None,
+                       error, norm)
+        del alive
+        return error.value, norm.value
+
+    def report(self) -> LayerReport:
+        r = s.LayerReport()
+        lib.ganq_layer_get_report(self.handle, r)
+        names = {number: name for name, number in RECIPES.items()}
+        steps = [Step(_STEPS.get(r.steps[i].kind, str(r.steps[i].kind)), r.steps[i].iteration, r.steps[i].error)
+                 for i in range(r.step_count)]
+        return LayerReport(names.get(r.recipe, str(r.recipe)), r.error, r.norm, r.seconds, r.damping, r.tokens, steps,
+                           text(r.note))
+
+    def info(self) -> LayerInfo:
+        i = s.LayerInfo()
+        lib.ganq_layer_get_info(self.handle, i)
+        return LayerInfo(i.bits, i.rows, i.cols, i.outliers, {F16: "f16", F32: "f32"}.get(i.lut_dtype, str(i.lut_dtype)),
+                         bool(i.has_bias), i.stored_bytes, i.resident_bytes, i.bits_per_weight)

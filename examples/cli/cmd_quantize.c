@@ -1,0 +1,312 @@
+/* cmd_quantize.c - `ganq quantize`: a checkpoint to a quantized directory, or the plan for it. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+typedef struct settings {
+    cli_common common;
+    int64_t bits, samples, length, skip_documents, seed, recipe, propagate, lut_dtype, sampling,
+        iterations, shard;
+    double outliers, damping;
+    const char *calibration, *keep_dense, *report;
+    int force, dry_run;
+    const char *paths[2]; /* MODEL OUT */
+} settings;
+
+static int read_settings(int argc, char **argv, settings *s) {
+    const cli_option options[] = {
+        {CLI_INT, 'b', "bits", &s->bits, "B", 2, 4, "bits per code: 2, 3 or 4"},
+        {CLI_CHOICE, 0, "recipe", &s->recipe, CLI_RECIPES, 0, 0,
+         "how codes and tables are found: rtn rounds and needs no text, paper is GANQ as published, fast "
+         "and best trade time for error"},
+        {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept exact, such as 0.005"},
+        {CLI_CHOICE, 0, "propagate", &s->propagate, "off|on", 0, 0,
+         "on: each block is calibrated on inputs that went through the quantized blocks before it"},
+        {CLI_TEXT, 0, "keep-dense", &s->keep_dense, "REGEX", 0, 0,
+         "linears whose name matches stay as they are, such as \"down_proj$\""},
+        {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 10000,
+         "alternations of codes and tables; default: the recipe's"},
+        {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10,
+         "added to diag(H), as a part of its mean; 0: none; default: the recipe's"},
+        {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0, "type of the stored tables"},
+        {CLI_HEADING, 0, "Calibration", NULL, NULL, 0, 0, NULL},
+        {CLI_TEXT, 0, "calib", &s->calibration, "FILE", 0, 0,
+         "text: .txt, .jsonl, .json, each maybe .gz, or token ids: .ids"},
+        {CLI_CHOICE, 0, "sampling", &s->sampling, "windows|documents", 0, 0,
+         "windows: random windows of L tokens; documents: the first N documents, each from its start with "
+         "BOS, cut at L tokens"},
+        {CLI_INT, 0, "nsamples", &s->samples, "N", 1, 1e12, "windows or documents"},
+        {CLI_INT, 0, "seqlen", &s->length, "L", 2, 1e9,
+         "tokens of each; default: the model's maximum, at most 2048"},
+        {CLI_INT, 0, "skip", &s->skip_documents, "N", 0, 1e15, "drop the first N documents of the text"},
+        {CLI_INT, 0, "seed", &s->seed, "S", 0, 9e18, "of the random windows"},
+        {CLI_HEADING, 0, "Output", NULL, NULL, 0, 0, NULL},
+        {CLI_FLAG, 'f', "force", &s->force, NULL, 0, 0, "replace OUT if it is there, in one step at the end"},
+        {CLI_TEXT, 0, "report", &s->report, "FILE", 0, 0, "write a JSON report: E of every layer, times, totals"},
+        {CLI_FLAG, 0, "dry-run", &s->dry_run, NULL, 0, 0,
+         "print layers, sizes and the memory estimate; write nothing (OUT may be left out)"},
+        {CLI_BYTES, 0, "shard", &s->shard, "BYTES", 0, 0, "largest file of OUT; default: 5 GB"},
+        CLI_COMMON_OPTIONS(s->common)};
+    const cli_command command = {
+        "quantize", "MODEL OUT [options]",
+        "Quantizes the linear layers of a Hugging Face model directory, block by block, and writes a directory\n"
+        "that `ganq perplexity`, `generate` and `export` read. OUT appears when everything is done.\n\n"
+        "  ganq quantize Llama-3.2-1B out4 --bits 4 --calib c4-train.00000-of-01024.json.gz\n"
+        "  ganq quantize tiny-llama out3 --bits 3 --calib text.jsonl --sampling documents --report r.json",
+        options, 1, 2};
+    int code = cli_parse(&command, argc, argv, s->paths);
+    if (code != CLI_CONTINUE)
+        return code;
+    if (!s->paths[1] && !s->dry_run)
+        return cli_usage("quantize: OUT is missing (ganq quantize --help)");
+    if (!s->calibration && s->recipe != GANQ_RECIPE_RTN && !s->dry_run)
+        return cli_usage("quantize: --calib FILE is needed for every recipe but rtn");
+    return CLI_CONTINUE;
+}
+
+/* The directory part of a path. */
+static void parent_of(const char *path, char *out, size_t size) {
+    snprintf(out, size, "%s", path);
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/')
+        out[--n] = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash)
+        snprintf(out, size, ".");
+    else
+        slash[slash == out] = 0;
+}
+
+/* What would only fail after the long work is tried before it. */
+static int check_outputs(const settings *s) {
+    char parent[4096];
+    DIR *dir = opendir(s->paths[1]);
+    if (dir) {
+        int entries = 0;
+        while (entries < 3 && readdir(dir))
+            entries++;
+        closedir(dir);
+        if (entries > 2 && !s->force) { /* more than . and .. */
+            cli_message("%s exists and is not empty; --force replaces it", s->paths[1]);
+            return CLI_EXISTS;
+        }
+    } else if (errno == ENOTDIR) {
+        cli_message("%s exists and is not a directory", s->paths[1]);
+        return CLI_EXISTS;
+    }
+    const char *outputs[] = {s->paths[1], s->report};
+    for (int i = 0; i < 2; i++) {
+        if (!outputs[i])
+            continue;
+        parent_of(outputs[i], parent, sizeof parent);
+        if (access(parent, W_OK | X_OK) != 0) {
+            cli_message("%s: cannot write into %s: %s", outputs[i], parent, strerror(errno));
+            return errno == ENOENT ? CLI_NOT_FOUND : CLI_FAILURE;
+        }
+    }
+    return CLI_OK;
+}
+
+static int load_calibration(settings *s, const ganq_model_info *info, ganq_corpus **corpus,
+                            char *description, size_t size) {
+    if (s->length < 0) {
+        s->length = info->max_positions > 0 && info->max_positions < 2048 ? info->max_positions : 2048;
+    } else if (info->max_positions > 0 && s->length > info->max_positions) {
+        return cli_usage("--seqlen %lld: the model sees at most %lld tokens", (long long)s->length,
+                         (long long)info->max_positions);
+    }
+    if (!s->calibration)
+        return CLI_OK;
+    ganq_corpus_options options = {.struct_size = sizeof options,
+                                   .mode = (int32_t)s->sampling,
+                                   .samples = s->samples,
+                                   .length = s->length,
+                                   .skip = s->skip_documents,
+                                   .seed = (uint64_t)s->seed};
+    int code = cli_corpus_load(s->paths[0], s->calibration, &options, corpus);
+    if (code != CLI_OK)
+        return code;
+    const char *base = strrchr(s->calibration, '/');
+    base = base ? base + 1 : s->calibration;
+    if (s->sampling == GANQ_SAMPLE_WINDOWS)
+        snprintf(description, size, "%s: %lld windows of %lld tokens, seed %lld", base,
+                 (long long)ganq_corpus_count(*corpus), (long long)s->length, (long long)s->seed);
+    else
+        snprintf(description, size, "%s: %lld documents from number %lld, cut at %lld, %lld tokens", base,
+                 (long long)ganq_corpus_count(*corpus), (long long)s->skip_documents,
+                 (long long)s->length, (long long)ganq_corpus_tokens(*corpus));
+    return CLI_OK;
+}
+
+static int print_plan(ganq_context *ctx, const ganq_model *model, const ganq_model_info *info,
+                      const ganq_corpus *corpus, const ganq_model_quantize_options *options) {
+    ganq_quantize_plan plan = {.struct_size = sizeof plan};
+    int64_t *bytes = calloc((size_t)info->linears + 1, sizeof *bytes);
+    if (!bytes) {
+        cli_message("out of memory");
+        return CLI_FAILURE;
+    }
+    ganq_status status = ganq_model_plan(ctx, model, corpus, options, &plan, bytes);
+    if (status != GANQ_OK) {
+        free(bytes);
+        return cli_failed(status);
+    }
+    printf("%-44s %15s %12s %12s %8s\n", "linear", "N x K", "before", "after", "bits/w");
+    for (int64_t i = 0; i < info->linears; i++) {
+        ganq_linear_info linear = {.struct_size = sizeof linear};
+        if (ganq_model_get_linear(model, i, &linear) != GANQ_OK)
+            break;
+        char shape[48];
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)linear.rows, (long long)linear.cols);
+        double weights = (double)linear.rows * (double)linear.cols;
+        double before = weights * linear.bits_per_weight / 8;
+        if (bytes[i])
+            printf("%-44s %15s %12s %12s %8.3f\n", linear.name, shape, cli_bytes(before),
+                   cli_bytes((double)bytes[i]), 8 * (double)bytes[i] / weights);
+        else
+            printf("%-44s %15s %12s %12s\n", linear.name, shape, cli_bytes(before),
+                   linear.bits ? "quantized" : "kept");
+    }
+    printf("\nlinears     %lld to quantize, %lld as they are\n", (long long)plan.linears,
+           (long long)plan.skipped);
+    printf("linears     %s -> %s, %.3f bits per weight where quantized\n",
+           cli_bytes((double)plan.bytes_before), cli_bytes((double)plan.bytes_after),
+           plan.bits_per_weight);
+    printf("model       %s -> %s\n", cli_bytes((double)info->stored_bytes),
+           cli_bytes((double)(info->stored_bytes - plan.bytes_before + plan.bytes_after)));
+    printf("memory      %s beside the mapped model, %s of it hidden states%s\n",
+           cli_bytes((double)plan.memory_bytes), cli_bytes((double)plan.activation_bytes),
+           corpus ? "" : " (no --calib given)");
+    printf("nothing was written\n");
+    free(bytes);
+    return CLI_OK;
+}
+
+/* Per-layer E, bits and seconds, with totals: E = sum of errors / sum of norms. */
+static json_t *make_report(const settings *s, const ganq_model *model, const ganq_model_info *info,
+                           const ganq_corpus *corpus, const char *description, double seconds) {
+    json_t *layers = json_array();
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < info->linears; i++) {
+        ganq_linear_info linear = {.struct_size = sizeof linear};
+        if (ganq_model_get_linear(model, i, &linear) != GANQ_OK)
+            break;
+        json_t *layer = json_pack("{s:s, s:I, s:I, s:i, s:f}", "name", linear.name, "N",
+                                  (json_int_t)linear.rows, "K", (json_int_t)linear.cols, "bits",
+                                  linear.bits, "bits_per_weight", linear.bits_per_weight);
+        if (linear.bits && linear.norm > 0) {
+            json_t *measured = json_pack(
+                "{s:f, s:f, s:f, s:f, s:I}", "E", linear.error / linear.norm, "error", linear.error,
+                "norm", linear.norm, "seconds", linear.seconds, "tokens", (json_int_t)linear.tokens);
+            json_object_update(layer, measured);
+            json_decref(measured);
+            error += linear.error;
+            norm += linear.norm;
+        }
+        json_array_append_new(layers, layer);
+    }
+    json_t *calibration = corpus ? json_pack("{s:s, s:I, s:I}", "text", description, "sequences",
+                                             (json_int_t)ganq_corpus_count(corpus), "tokens",
+                                             (json_int_t)ganq_corpus_tokens(corpus))
+                                 : json_null();
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
+                     "version", ganq_version(), "model", s->paths[0], "output", s->paths[1], "bits",
+                     (int)s->bits, "recipe", cli_choice(CLI_RECIPES, s->recipe), "propagate",
+                     (int)s->propagate, "outliers", s->outliers, "calibration", calibration, "layers",
+                     layers, "totals", "E", norm > 0 ? error / norm : 0.0, "error", error, "norm", norm,
+                     "bits_per_weight", info->bits_per_weight, "linear_bytes",
+                     (json_int_t)info->linear_bytes, "stored_bytes", (json_int_t)info->stored_bytes,
+                     "seconds", seconds);
+}
+
+static int quantize_and_save(ganq_context *ctx, const settings *s, const ganq_model *model,
+                             const ganq_corpus *corpus, const char *description,
+                             const ganq_model_quantize_options *options, const ganq_model_info *before) {
+    ganq_model *quantized = NULL;
+    double started = cli_now();
+    ganq_status status = ganq_model_quantize(ctx, model, corpus, options, &quantized);
+    if (status != GANQ_OK)
+        return cli_failed(status);
+    ganq_save_options save = {.struct_size = sizeof save,
+                              .force = s->force ? GANQ_SWITCH_ON : GANQ_SWITCH_DEFAULT,
+                              .shard_bytes = s->shard > 0 ? s->shard : 0,
+                              .calibration = *description ? description : NULL};
+    ganq_model_info info = {.struct_size = sizeof info};
+    json_t *report = NULL;
+    status = ganq_model_save(ctx, quantized, s->paths[1], &save);
+    if (status == GANQ_OK)
+        status = ganq_model_get_info(quantized, &info);
+    double seconds = cli_now() - started;
+    if (status == GANQ_OK)
+        report = make_report(s, quantized, &info, corpus, description, seconds);
+    ganq_model_free(quantized);
+    if (status != GANQ_OK)
+        return cli_failed(status);
+
+    cli_progress_clear();
+    printf("%s: %lld linears, %s -> %s, %.3f bits per weight, E %.3e, %s\n", s->paths[1],
+           (long long)info.linears_quantized, cli_bytes((double)before->linear_bytes),
+           cli_bytes((double)info.linear_bytes), info.bits_per_weight,
+           json_real_value(json_object_get(json_object_get(report, "totals"), "E")),
+           cli_duration(seconds));
+    if (s->report)
+        return cli_write_json(s->report, report);
+    json_decref(report);
+    return CLI_OK;
+}
+
+static int run(ganq_context *ctx, settings *s) {
+    ganq_model *model = NULL;
+    ganq_corpus *corpus = NULL;
+    ganq_model_info info = {.struct_size = sizeof info};
+    char description[512] = "";
+    ganq_status status = ganq_model_load(ctx, s->paths[0], NULL, &model);
+    if (status == GANQ_OK)
+        status = ganq_model_get_info(model, &info);
+    int code = status == GANQ_OK ? load_calibration(s, &info, &corpus, description, sizeof description)
+                                 : cli_failed(status);
+    ganq_quantize_options layer;
+    ganq_quantize_options_init(&layer, sizeof layer);
+    layer.bits = (int32_t)s->bits;
+    layer.recipe = (int32_t)s->recipe;
+    layer.iterations = s->iterations > 0 ? (int32_t)s->iterations : 0;
+    layer.damping = s->damping < 0 ? 0 : s->damping == 0 ? -1 : (float)s->damping;
+    layer.outlier_ratio = (float)s->outliers;
+    layer.lut_dtype = s->lut_dtype ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16;
+    ganq_model_quantize_options options = {.struct_size = sizeof options,
+                                           .propagate = s->propagate ? GANQ_SWITCH_ON : GANQ_SWITCH_OFF,
+                                           .layer = &layer,
+                                           .skip = s->keep_dense};
+    if (code == CLI_OK)
+        code = s->dry_run ? print_plan(ctx, model, &info, corpus, &options)
+                          : quantize_and_save(ctx, s, model, corpus, description, &options, &info);
+    ganq_corpus_free(corpus);
+    ganq_model_free(model);
+    return code;
+}
+
+int cmd_quantize(int argc, char **argv) {
+    settings s = {.common = CLI_COMMON_DEFAULTS,
+                  .bits = 4,
+                  .samples = 128,
+                  .propagate = 1,
+                  .iterations = -1,
+                  .shard = -1,
+                  .damping = -1,
+                  .length = -1};
+    int code = read_settings(argc, argv, &s);
+    if (code != CLI_CONTINUE)
+        return code;
+    if (!s.dry_run && (code = check_outputs(&s)) != CLI_OK)
+        return code;
+    ganq_context *ctx = NULL;
+    code = cli_context_create(&s.common, &ctx);
+    if (code == CLI_OK)
+        code = run(ctx, &s);
+    ganq_context_free(ctx);
+    return code;
+}

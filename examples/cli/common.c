@@ -1,0 +1,227 @@
+/* common.c - context, signals, messages and small text helpers of the commands. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number) {
+    if (interrupted)
+        _exit(128 + number);
+    interrupted = 1;
+}
+
+void cli_signals_install(void) {
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, seen at the end */
+}
+
+int cli_interrupted(void) { return interrupted; }
+
+static void message_list(const char *format, va_list list) {
+    cli_progress_clear();
+    fputs("ganq: ", stderr);
+    vfprintf(stderr, format, list);
+    fputc('\n', stderr);
+}
+
+void cli_message(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    message_list(format, list);
+    va_end(list);
+}
+
+int cli_usage(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    message_list(format, list);
+    va_end(list);
+    return CLI_USAGE;
+}
+
+int cli_failed(ganq_status status) {
+    if (status == GANQ_ERR_CANCELED) {
+        cli_message("interrupted; nothing was written");
+        return CLI_INTERRUPTED;
+    }
+    const char *detail = ganq_last_error();
+    cli_message("%s: %s", ganq_status_string(status), *detail ? detail : "no details");
+    switch (status) {
+    case GANQ_ERR_INVALID_ARG:
+        return CLI_USAGE;
+    case GANQ_ERR_NOT_FOUND:
+    case GANQ_ERR_NO_DEVICE:
+        return CLI_NOT_FOUND;
+    case GANQ_ERR_EXISTS:
+        return CLI_EXISTS;
+    default:
+        return CLI_FAILURE;
+    }
+}
+
+static void on_log(ganq_log_level level, const char *message, void *user) {
+    static const char *const names[] = {"", "error", "warning", "info", "debug"};
+    (void)user;
+    int known = level >= GANQ_LOG_ERROR && level <= GANQ_LOG_DEBUG;
+    cli_message("%s: %s", known ? names[level] : "message", message);
+}
+
+int cli_context_create(const cli_common *common, ganq_context **ctx) {
+    ganq_context_options options = {.struct_size = sizeof options};
+    if (!cli_parse_device(common->device, &options.device, &options.device_index))
+        return cli_usage("--device: expected auto, cpu or cuda:I, found \"%s\"", common->device);
+    options.threads = (int32_t)common->threads;
+    options.numerics = (int32_t)common->numerics;
+    options.memory_budget_bytes = common->memory > 0 ? common->memory : 0;
+    options.log = on_log;
+    options.log_level = (int32_t)common->log + 1;
+    cli_progress_install(common->progress, &options);
+    ganq_status status = ganq_context_create(&options, ctx);
+    return status == GANQ_OK ? CLI_OK : cli_failed(status);
+}
+
+int cli_print_json(json_t *value) {
+    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0;
+    json_decref(value);
+    putchar('\n');
+    if (failed)
+        cli_message("cannot write JSON to standard output");
+    return failed ? CLI_FAILURE : CLI_OK;
+}
+
+int cli_write_json(const char *path, json_t *value) {
+    size_t length = strlen(path) + sizeof ".part";
+    char *temporary = malloc(length);
+    int failed = !value || !temporary;
+    if (!failed) {
+        snprintf(temporary, length, "%s.part", path);
+        failed = json_dump_file(value, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0 ||
+                 rename(temporary, path) != 0;
+        if (failed) {
+            int reason = errno;
+            unlink(temporary);
+            cli_message("%s: cannot write: %s", path, strerror(reason));
+        }
+    }
+    free(temporary);
+    json_decref(value);
+    return failed ? CLI_FAILURE : CLI_OK;
+}
+
+static void format_cell(const json_t *value, char *out, size_t size) {
+    if (json_is_string(value))
+        snprintf(out, size, "%s", json_string_value(value));
+    else if (json_is_integer(value))
+        snprintf(out, size, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        snprintf(out, size, "%.4g", json_real_value(value));
+    else
+        snprintf(out, size, "-");
+}
+
+int cli_print_rows(json_t *rows, int64_t format) {
+    if (format == CLI_FORMAT_JSON) {
+        json_t *only = json_array_size(rows) == 1 ? json_array_get(rows, 0) : NULL;
+        if (!only)
+            return cli_print_json(rows);
+        json_incref(only);
+        json_decref(rows);
+        return cli_print_json(only);
+    }
+    const char *separator = format == CLI_FORMAT_CSV ? "," : " | ";
+    const char *edge = format == CLI_FORMAT_CSV ? "" : "|";
+    size_t i;
+    json_t *row, *value;
+    const char *key;
+    json_array_foreach(rows, i, row) {
+        for (int line = i == 0 ? 0 : 2; line < 3; line++) { /* keys, rule, values */
+            if (line == 1 && format == CLI_FORMAT_CSV)
+                continue;
+            int column = 0;
+            json_object_foreach(row, key, value) {
+                char cell[128];
+                format_cell(value, cell, sizeof cell);
+                if (line == 1)
+                    printf("%s---", column ? "|" : "|");
+                else
+                    printf("%s%s", column ? separator : *edge ? "| " : "", line == 0 ? key : cell);
+                column++;
+            }
+            printf("%s%s\n", line != 1 && *edge ? " " : "", edge);
+        }
+    }
+    json_decref(rows);
+    return CLI_OK;
+}
+
+double cli_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Texts that live long enough for one printf. */
+static char *ring(void) {
+    static char buffers[8][64];
+    static unsigned next;
+    return buffers[next++ % 8];
+}
+
+const char *cli_bytes(double bytes) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    char *text = ring();
+    int unit = 0;
+    while (bytes >= 1000 && unit < 4) {
+        bytes /= 1000;
+        unit++;
+    }
+    snprintf(text, 64, unit ? "%.2f %s" : "%.0f %s", bytes, units[unit]);
+    return text;
+}
+
+const char *cli_duration(double seconds) {
+    char *text = ring();
+    long total = (long)(seconds + 0.5);
+    if (total >= 3600)
+        snprintf(text, 64, "%ld:%02ld:%02ld", total / 3600, total / 60 % 60, total % 60);
+    else
+        snprintf(text, 64, "%ld:%02ld", total / 60, total % 60);
+    return text;
+}
+
+const char *cli_choice(const char *choices, int64_t i) {
+    char *text = ring();
+    for (; i > 0; i--) {
+        choices += strcspn(choices, "|");
+        choices += *choices != 0;
+    }
+    snprintf(text, 64, "%.*s", (int)strcspn(choices, "|"), choices);
+    return text;
+}
+
+static int ends_with(const char *text, const char *tail) {
+    size_t n = strlen(text), m = strlen(tail);
+    return n >= m && !strcmp(text + n - m, tail);
+}
+
+int cli_corpus_load(const char *model_dir, const char *text, const ganq_corpus_options *options,
+                    ganq_corpus **out) {
+    ganq_tokenizer *tokenizer = NULL;
+    ganq_status status = GANQ_OK;
+    if (!ends_with(text, ".ids") && !ends_with(text, ".ids.gz")) /* these need none */
+        status = ganq_tokenizer_load(model_dir, &tokenizer);
+    if (status == GANQ_OK)
+        status = ganq_corpus_load(tokenizer, text, options, out);
+    ganq_tokenizer_free(tokenizer);
+    return status == GANQ_OK ? CLI_OK : cli_failed(status);
+}

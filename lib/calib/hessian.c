@@ -1,0 +1,163 @@
+/* hessian.c - summing H = X^T X; a caller's own H. */
+#include "hessian.h"
+
+#include <math.h>
+
+#include "alloc.h"
+#include "dense_ops.h"
+#include "dtype.h"
+
+enum { CONVERT_ROWS = 2048 }; /* a multiple of the blocks of tokens in which the kernels sum: same bits as f32 */
+
+ganq_status ganq__hessian_create(int64_t K, ganq_hessian **out) {
+    if (K < 1)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a Hessian of dimension %lld: at least 1 is needed", (long long)K);
+    int64_t count;
+    if (__builtin_mul_overflow(K, K, &count))
+        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "a Hessian of dimension %lld does not fit into memory", (long long)K);
+    ganq_hessian *hessian = ganq__calloc(1, sizeof *hessian);
+    if (!hessian)
+        return GANQ_ERR_NO_MEMORY;
+    hessian->K = K;
+    hessian->values = ganq__calloc((size_t)count, sizeof *hessian->values);
+    if (!hessian->values) {
+        ganq__free(hessian);
+        return GANQ_ERR_NO_MEMORY;
+    }
+    *out = hessian;
+    return GANQ_OK;
+}
+
+void ganq__hessian_free(ganq_hessian *hessian) {
+    if (!hessian)
+        return;
+    ganq__free(hessian->values);
+    ganq__free(hessian);
+}
+
+static ganq_status check_row(const float *values, int64_t row, int64_t cols, const char *what) {
+    int64_t column = ganq__find_nonfinite(values, cols);
+    if (column >= 0)
+        GANQ_FAIL(GANQ_ERR_NUMERIC, "%s: row %lld, column %lld is %s", what, (long long)row, (long long)column,
+                  isnan(values[column]) ? "NaN" : "infinite");
+    return GANQ_OK;
+}
+
+static ganq_status check_device(const ganq_context *ctx) {
+    if (!ctx->dense || !ctx->dense->syrk || !ctx->dense->to_f32)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "Hessians cannot be summed on %s", ctx->device_name);
+    return GANQ_OK;
+}
+
+ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t M, const float *x, int64_t ldx,
+                              const char *what) {
+    GANQ_TRY(check_device(ctx));
+    for (int64_t r = 0; r < M; r++)
+        GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what));
+    GANQ_TRY(ctx->dense->syrk(ctx, M, hessian->K, x, ldx, hessian->values));
+    hessian->tokens += M;
+    return GANQ_OK;
+}
+
+ganq_status ganq__hessian_add_matrix(ganq_context *ctx, ganq_hessian *hessian, const ganq_matrix *x,
+                                     const char *what) {
+    int64_t K = hessian->K, block = x->rows < CONVERT_ROWS ? x->rows : CONVERT_ROWS;
+    if (x->dtype == GANQ_DTYPE_F32)
+        return ganq__hessian_add(ctx, hessian, x->rows, x->data, x->row_stride, what);
+    ganq_status status = GANQ_OK;
+    float *rows;
+    GANQ_TRY(check_device(ctx));
+    GANQ_ALLOC_GOTO(done, rows, (size_t)(block * K));
+    for (int64_t r = 0; r < x->rows; r++) {
+        ctx->dense->to_f32(rows, ganq__matrix_row(x, r), x->dtype, K);
+        GANQ_TRY_GOTO(done, check_row(rows, r, K, what));
+    }
+    for (int64_t first = 0; first < x->rows; first += block) {
+        int64_t count = x->rows - first < block ? x->rows - first : block;
+        for (int64_t r = 0; r < count; r++)
+            ctx->dense->to_f32(rows + r * K, ganq__matrix_row(x, first + r), x->dtype, K);
+        GANQ_TRY_GOTO(done, ctx->dense->syrk(ctx, count, K, rows, K, hessian->values));
+        hessian->tokens += count;
+    }
+done:
+    ganq__free(rows);
+    return status;
+}
+
+ganq_status ganq__hessian_merge(ganq_hessian *into, const ganq_hessian *from) {
+    if (into->K != from->K)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a Hessian of dimension %lld cannot be merged into one of dimension %lld",
+                  (long long)from->K, (long long)into->K);
+    for (int64_t i = 0; i < into->K * into->K; i++)
+        into->values[i] += from->values[i];
+    into->tokens += from->tokens;
+    return GANQ_OK;
+}
+
+static double element(const ganq_matrix *H, int64_t i, int64_t j) {
+    const void *row = ganq__matrix_row(H, i);
+    return H->dtype == GANQ_DTYPE_F64 ? ((const double *)row)[j] : ((const float *)row)[j];
+}
+
+static ganq_status check_value(double value, int64_t i, int64_t j) {
+    if (!isfinite((float)value))
+        GANQ_FAIL(GANQ_ERR_NUMERIC, "H: row %lld, column %lld is %s", (long long)i, (long long)j,
+                  isnan(value)   ? "NaN"
+                  : isinf(value) ? "infinite"
+                                 : "too large for f32");
+    return GANQ_OK;
+}
+
+static ganq_status check_diagonal(const ganq_matrix *H) {
+    for (int64_t i = 0; i < H->rows; i++) {
+        double value = element(H, i, i);
+        GANQ_TRY(check_value(value, i, i));
+        if (value < 0)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: diagonal element %lld is %g; none may be negative", (long long)i,
+                      value);
+    }
+    return GANQ_OK;
+}
+
+/* Row i up to the diagonal, and column i. */
+static ganq_status import_row(const ganq_matrix *H, int64_t i, ganq_hessian *hessian) {
+    for (int64_t j = 0; j <= i; j++) {
+        double lower = element(H, i, j), upper = element(H, j, i);
+        GANQ_TRY(check_value(lower, i, j));
+        GANQ_TRY(check_value(upper, j, i));
+        if (fabs(lower - upper) > 1e-3 * sqrt(element(H, i, i) * element(H, j, j)))
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "H is not symmetric: row %lld, column %lld is %g, row %lld, column %lld is %g", (long long)i,
+                      (long long)j, lower, (long long)j, (long long)i, upper);
+        hessian->values[i * hessian->K + j] = hessian->values[j * hessian->K + i] = (float)(0.5 * (lower + upper));
+    }
+    return GANQ_OK;
+}
+
+ganq_status ganq__hessian_import(const ganq_matrix *H, int64_t tokens, ganq_hessian **out) {
+    if (H->rows != H->cols)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "H: shape [%lld,%lld]; it must be square", (long long)H->rows,
+                  (long long)H->cols);
+    if (tokens < 0)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "H: %lld tokens", (long long)tokens);
+    GANQ_TRY(check_diagonal(H));
+    ganq_hessian *hessian;
+    GANQ_TRY(ganq__hessian_create(H->rows, &hessian));
+    for (int64_t i = 0; i < H->rows; i++) {
+        ganq_status status = import_row(H, i, hessian);
+        if (status != GANQ_OK) {
+            ganq__hessian_free(hessian);
+            return status;
+        }
+    }
+    hessian->tokens = tokens;
+    *out = hessian;
+    return GANQ_OK;
+}
+
+void ganq__hessian_export(const ganq_hessian *hessian, ganq_matrix *H) {
+    for (int64_t i = 0; i < hessian->K; i++) {
+        const float *row = hessian->values + i * hessian->K;
+        ganq__from_f32(ganq__matrix_row_mut(H, i), row, H->dtype, hessian->K);
+    }
+}

@@ -1,0 +1,477 @@
+/* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C; f32 weights and sums.
+ *
+ * Layout   codes: lanes.h. One 32-byte load, a shift and a mask give the codes of 32 neighbouring
+ *          columns, a byte each.
+ * Lookup   F16 tables: the 16 entries as two byte tables (low and high bytes) in registers; two
+ *          vpshufb and two unpacks make 32 halves, vcvtph2ps four vectors of weights in column
+ *          order. F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored value
+ *          exactly.
+ * M <= 8   rows of W one by one; weights stay in registers and meet every row of X before the next
+ *          32 are decoded:
+ *
+ *              row n   |block|block| ... |block|tail|       for m < M:  acc[m] += w * x[m]
+ *
+ * M > 8    128 tokens at a time. X is packed once in panels [256 k][16 tokens]. An item is 48 rows
+ *          of W; per 256 columns it decodes 6 rows into 6 KB and multiplies them with every panel,
+ *          a tile of 6 x 16 sums in 12 registers:
+ *
+ *              w [6][256], first-level cache     x  panel panel ... panel, 128 KB, second level
+ *              sums of the item [8 groups][8 panels][6][16], 24 KB
+ *
+ * Tails    columns after the last block are bit planes and are expanded by groups of 32; x beyond
+ *          K is read from a zeroed copy of its last columns. Nothing outside the rows is touched.
+ * Order    an element's sum depends on K and on which of the two ways is taken, not on threads or
+ *          place.
+ * Bound    docs/kernels.md.
+ * Tried    M <= 8 with K cut so that X stays in the first-level cache for 16 rows of W: M = 8 took
+ *          6.4 for 5.6 ms (4096 x 4096, one thread, EPYC Zen 3); the codes are then read in short
+ *          runs, and a table is set up for each. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "cpu.h"
+#include "lanes.h"
+#include "layer.h"
+#include "lut_ops.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    GROUP = GANQ__GROUP,
+    CHUNK = GANQ__LANES_CHUNK, /* columns of a decoded piece */
+    SMALL_M = 8,
+    SMALL_ROWS = 16, /* rows of W per item, M <= 8 */
+    TILE_N = 6,
+    TILE_M = 16,
+    PANELS = 8,
+    TOKENS = PANELS * TILE_M,
+    TILES_N = 8,
+    LARGE_ROWS = TILES_N * TILE_N, /* rows of W per item, M > 8 */
+    /* Multiply-adds below which waking other threads takes longer than the work. */
+    SERIAL_WORK = 1 << 15
+};
+
+typedef struct lut_job {
+    const ganq_layer *layer;
+    int64_t M, ldx, ldy;
+    const float *x;
+    float *y;
+    /* M > 8 */
+    int64_t panels;
+    float *packed; /* [K/256][panels][256][16], the last block shorter */
+    float *sums;   /* [threads][TILES_N][PANELS][TILE_N][TILE_M] */
+} lut_job;
+
+/* ---- codes: 32 columns, one per byte ---- */
+
+INLINE __m256i load32(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* (v >> shift) & mask in every byte; mask has no bit that a neighbour's would reach. */
+INLINE __m256i field(__m256i v, int shift, int mask) {
+    return _mm256_and_si256(shift ? _mm256_srli_epi16(v, shift) : v, _mm256_set1_epi8((char)mask));
+}
+
+/* Slot s of a block, see lanes.h. */
+INLINE __m256i slot_codes(const uint8_t *block, const int s, const int bits) {
+    if (bits == 4)
+        return field(load32(block), 4 * s, 15);
+    if (bits == 2)
+        return field(load32(block), 2 * s, 3);
+    if (s < 6)
+        return field(load32(block + s / 2 * 32), s % 2 * 3, 7);
+    const __m256i upper = field(load32(block + (s - 6) * 32), 5, 6);
+    return _mm256_or_si256(upper, field(load32(block + 64), s, 1));
+}
+
+/* A group of bit planes. Byte i of the result wants bit i % 8 of byte i / 8 of each word: the word
+ * everywhere, its bytes spread, that bit tested. */
+INLINE __m256i group_codes(const uint8_t *group, const int bits) {
+    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
+                                            2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
+    __m256i codes = _mm256_setzero_si256();
+    for (int b = 0; b < bits; b++) {
+        int32_t word;
+        memcpy(&word, group + 4 * b, sizeof word);
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(word), spread);
+        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+        codes = _mm256_or_si256(codes, _mm256_and_si256(set, _mm256_set1_epi8((char)(1 << b))));
+    }
+    return codes;
+}
+
+/* ---- tables ---- */
+
+/* Of one row: F16 in a = low bytes, b = high bytes, both in each half; F32 in a = entries 0..7, b =
+ * entries 8..15. */
+typedef struct table {
+    __m256i a, b;
+} table;
+
+INLINE table load_table(const ganq_layer *layer, int64_t n, const int bits, const int f32) {
+    const int L = 1 << bits;
+    const float *t = layer->lut + n * L;
+    __m256 first, second = _mm256_setzero_ps();
+    if (bits == 2)
+        first = _mm256_castps128_ps256(_mm_loadu_ps(t)); /* codes do not reach the upper half */
+    else
+        first = _mm256_loadu_ps(t);
+    if (bits == 4)
+        second = _mm256_loadu_ps(t + 8);
+    if (f32)
+        return (table){_mm256_castps_si256(first), _mm256_castps_si256(second)};
+    const __m128i low = _mm256_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT);
+    const __m128i high = _mm256_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT);
+    const __m128i mask = _mm_set1_epi16(255);
+    const __m128i low_bytes = _mm_packus_epi16(_mm_and_si128(low, mask), _mm_and_si128(high, mask));
+    const __m128i high_bytes = _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8));
+    return (table){_mm256_broadcastsi128_si256(low_bytes), _mm256_broadcastsi128_si256(high_bytes)};
+}
+
+INLINE __m256 look_up_eight(__m128i codes, const table *t, const int bits) {
+    const __m256i index = _mm256_cvtepu8_epi32(codes);
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_castsi256_ps(t->a), index);
+    if (bits < 4)
+        return low;
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_castsi256_ps(t->b), index);
+    return _mm256_blendv_ps(low, high,
+                            _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))); /* bit 3 chooses */
+}
+
+/* w[i]: columns 8i..8i+7 of the 32. */
+INLINE void look_up(__m256i codes, const table *t, const int bits, const int f32, __m256 w[4]) {
+    if (f32) {
+        const __m128i low = _mm256_castsi256_si128(codes),
+                      high = _mm256_extracti128_si256(codes, 1);
+        w[0] = look_up_eight(low, t, bits);
+        w[1] = look_up_eight(_mm_srli_si128(low, 8), t, bits);
+        w[2] = look_up_eight(high, t, bits);
+        w[3] = look_up_eight(_mm_srli_si128(high, 8), t, bits);
+    } else {
+        const __m256i a = _mm256_shuffle_epi8(t->a, codes), b = _mm256_shuffle_epi8(t->b, codes);
+        const __m256i even = _mm256_unpacklo_epi8(a, b), odd = _mm256_unpackhi_epi8(a, b);
+        w[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(even));
+        w[1] = _mm256_cvtph_ps(_mm256_castsi256_si128(odd));
+        w[2] = _mm256_cvtph_ps(_mm256_extracti128_si256(even, 1));
+        w[3] = _mm256_cvtph_ps(_mm256_extracti128_si256(odd, 1));
+    }
+}
+
+/* ---- M <= 8 ---- */
+
+INLINE float sum_lanes(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* acc[m][i % chains] += w[i] * x[m][8i..8i+7]; several chains where there are few rows, to hide the
+ * FMA's latency. */
+INLINE void multiply_32(const __m256 w[4], const float *x, int64_t ldx, __m256 (*acc)[4],
+                        const int M, const int chains) {
+    for (int i = 0; i < 4; i++)
+        for (int m = 0; m < M; m++)
+            acc[m][i % chains] =
+                _mm256_fmadd_ps(w[i], _mm256_loadu_ps(x + m * ldx + 8 * i), acc[m][i % chains]);
+}
+
+/* y[m][n] from the sums of row n. */
+INLINE void finish_row(const lut_job *job, int64_t n, __m256 (*acc)[4], const int M,
+                       const int chains) {
+    const ganq_layer *layer = job->layer;
+    for (int m = 0; m < M; m++) {
+        for (int c = 1; c < chains; c++)
+            acc[m][0] = _mm256_add_ps(acc[m][0], acc[m][c]);
+        float sum = sum_lanes(acc[m][0]);
+        if (layer->outlier_rowptr)
+            for (int32_t i = layer->outlier_rowptr[n]; i < layer->outlier_rowptr[n + 1]; i++)
+                sum += layer->outlier_vals[i] * job->x[m * job->ldx + layer->outlier_cols[i]];
+        if (layer->bias)
+            sum += layer->bias[n];
+        job->y[m * job->ldy + n] = sum;
+    }
+}
+
+/* Rows [first, end) of W; x_end [M][32] is x's last K % 32 columns and zeros. */
+INLINE void rows_small(const lut_job *job, int64_t first, int64_t end, const float *x_end,
+                       const int bits, const int f32, const int M) {
+    const ganq_layer *layer = job->layer;
+    const int64_t K = layer->K, ldx = job->ldx, block = bits == 4 ? 64 : bits == 2 ? 128 : 256;
+    const int slots = bits == 4 ? 2 : bits == 2 ? 4 : 8, chains = M == 1 ? 4 : M <= 4 ? 2 : 1;
+    for (int64_t n = first; n < end; n++) {
+        const uint8_t *p = ganq__layer_lanes(layer, n);
+        const table t = load_table(layer, n, bits, f32);
+        __m256 acc[SMALL_M][4], w[4];
+        for (int m = 0; m < M; m++)
+            for (int c = 0; c < chains; c++)
+                acc[m][c] = _mm256_setzero_ps();
+        int64_t k = 0;
+        for (; k + block <= K; k += block, p += 4 * bits * slots)
+#pragma GCC unroll 8
+            for (int s = 0; s < slots; s++) {
+                look_up(slot_codes(p, s, bits), &t, bits, f32, w);
+                multiply_32(w, job->x + k + GROUP * s, ldx, acc, M, chains);
+            }
+        for (; k < K; k += GROUP, p += 4 * bits) {
+            const int whole = k + GROUP <= K;
+            look_up(group_codes(p, bits), &t, bits, f32, w);
+            multiply_32(w, whole ? job->x + k : x_end, whole ? ldx : GROUP, acc, M, chains);
+        }
+        finish_row(job, n, acc, M, chains);
+    }
+}
+
+typedef void (*rows_fn)(const lut_job *job, int64_t first, int64_t end, const float *x_end);
+
+#define ROWS(bits, f32, M)                                                                         \
+    static void rows_w##bits##_##f32##_m##M(const lut_job *job, int64_t first, int64_t end,        \
+                                            const float *x_end) {                                  \
+        rows_small(job, first, end, x_end, bits, f32, M);                                          \
+    }
+#define ROWS_M(bits, f32)                                                                          \
+    ROWS(bits, f32, 1)                                                                             \
+    ROWS(bits, f32, 2)                                                                             \
+    ROWS(bits, f32, 3)                                                                             \
+    ROWS(bits, f32, 4)                                                                             \
+    ROWS(bits, f32, 5)                                                                             \
+    ROWS(bits, f32, 6)                                                                             \
+    ROWS(bits, f32, 7)                                                                             \
+    ROWS(bits, f32, 8)
+#define LIST_M(bits, f32)                                                                          \
+    {                                                                                              \
+        rows_w##bits##_##f32##_m1, rows_w##bits##_##f32##_m2, rows_w##bits##_##f32##_m3,           \
+            rows_w##bits##_##f32##_m4, rows_w##bits##_##f32##_m5, rows_w##bits##_##f32##_m6,       \
+            rows_w##bits##_##f32##_m7, rows_w##bits##_##f32##_m8                                   \
+    }
+ROWS_M(2, 0)
+ROWS_M(2, 1)
+ROWS_M(3, 0)
+ROWS_M(3, 1)
+ROWS_M(4, 0)
+ROWS_M(4, 1)
+/* [bits - 2][tables are F32][M - 1] */
+static const rows_fn small_kernels[3][2][SMALL_M] = {
+    {LIST_M(2, 0), LIST_M(2, 1)}, {LIST_M(3, 0), LIST_M(3, 1)}, {LIST_M(4, 0), LIST_M(4, 1)}};
+
+static void item_small(void *user, int64_t item, int worker) {
+    const lut_job *job = user;
+    const ganq_layer *layer = job->layer;
+    const int64_t first = item * SMALL_ROWS, rest = layer->N - first, tail = layer->K % GROUP;
+    float x_end[SMALL_M * GROUP] = {0};
+    (void)worker;
+    for (int64_t m = 0; m < job->M && tail; m++)
+        memcpy(x_end + m * GROUP, job->x + m * job->ldx + layer->K - tail,
+               (size_t)tail * sizeof *x_end);
+    small_kernels[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32][job->M - 1](
+        job, first, first + (rest < SMALL_ROWS ? rest : SMALL_ROWS), x_end);
+}
+
+/* ---- M > 8 ---- */
+
+static int64_t minimum(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* 8 x 8: from[r][c] to to[c * TILE_M + r]. */
+INLINE void transpose_8(const float *from, int64_t ld, float *to) {
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_ps(from + i * ld);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * TILE_M, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * TILE_M, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+/* Where the panel's columns from k on (a multiple of CHUNK) are packed. */
+static float *packed_panel(const lut_job *job, int64_t panel, int64_t k) {
+    return job->packed + (k * job->panels + panel * minimum(job->layer->K - k, CHUNK)) * TILE_M;
+}
+
+/* One panel: 16 rows of x, all of K; rows that are not there are zero. */
+static void pack_panel(void *user, int64_t panel, int worker) {
+    const lut_job *job = user;
+    const int64_t K = job->layer->K, rows = minimum(job->M - panel * TILE_M, TILE_M),
+                  whole = rows / 8 * 8;
+    const float *x = job->x + panel * TILE_M * job->ldx;
+    (void)worker;
+    for (int64_t k0 = 0; k0 < K; k0 += CHUNK) {
+        float *to = packed_panel(job, panel, k0);
+        const int64_t kc = minimum(K - k0, CHUNK), even = kc / 8 * 8;
+        for (int64_t r = 0; r < whole; r += 8)
+            for (int64_t k = 0; k < even; k += 8)
+                transpose_8(x + r * job->ldx + k0 + k, job->ldx, to + k * TILE_M + r);
+        for (int64_t r = 0; r < TILE_M; r++)
+            for (int64_t k = r < whole ? even : 0; k < kc; k++)
+                to[k * TILE_M + r] = r < rows ? x[r * job->ldx + k0 + k] : 0;
+    }
+}
+
+INLINE void store_32(const __m256 w[4], float *out) {
+    for (int i = 0; i < 4; i++)
+        _mm256_store_ps(out + 8 * i, w[i]);
+}
+
+/* Columns [k0, k0 + kc) of row n, rounded up to whole groups, k0 a multiple of CHUNK, into out
+ * (32-byte aligned). */
+INLINE void decode_row(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *out,
+                       const int bits, const int f32) {
+    const int64_t block = bits == 4 ? 64 : bits == 2 ? 128 : 256;
+    const int slots = bits == 4 ? 2 : bits == 2 ? 4 : 8;
+    const uint8_t *p = ganq__layer_lanes(layer, n) + k0 / GROUP * 4 * bits;
+    const table t = load_table(layer, n, bits, f32);
+    __m256 w[4];
+    int64_t k = 0;
+    for (; k + block <= kc; k += block, p += 4 * bits * slots)
+#pragma GCC unroll 8
+        for (int s = 0; s < slots; s++) {
+            look_up(slot_codes(p, s, bits), &t, bits, f32, w);
+            store_32(w, out + k + GROUP * s);
+        }
+    for (int64_t line = 0; line < CHUNK / 8 * bits;
+         line += 64) /* of this row, for the next k0; never faults */
+        _mm_prefetch((const char *)p + line, _MM_HINT_T0);
+    for (; k < kc; k += GROUP, p += 4 * bits) {
+        look_up(group_codes(p, bits), &t, bits, f32, w);
+        store_32(w, out + k);
+    }
+}
+
+typedef void (*decode_fn)(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *out);
+#define DECODE(bits, f32)                                                                          \
+    static void decode_w##bits##_##f32(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, \
+                                       float *out) {                                               \
+        decode_row(layer, n, k0, kc, out, bits, f32);                                              \
+    }
+DECODE(2, 0)
+DECODE(2, 1)
+DECODE(3, 0)
+DECODE(3, 1)
+DECODE(4, 0)
+DECODE(4, 1)
+/* [bits - 2][tables are F32] */
+static const decode_fn decoders[3][2] = {
+    {decode_w2_0, decode_w2_1}, {decode_w3_0, decode_w3_1}, {decode_w4_0, decode_w4_1}};
+
+/* The outliers of row n in [k0, k0 + kc) onto its decoded weights; *at is the first that is not yet
+ * used. */
+static void add_outliers(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *w,
+                         int32_t *at) {
+    for (; *at < layer->outlier_rowptr[n + 1] && layer->outlier_cols[*at] < k0 + kc; ++*at)
+        w[layer->outlier_cols[*at] - k0] += layer->outlier_vals[*at];
+}
+
+/* sums [6][16] (+)= w [6][CHUNK], kc columns, times x [kc][16]. */
+static void tile_6x16(int64_t kc, const float *w, const float *x, float *sums, int add) {
+    __m256 acc[TILE_N][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < TILE_N; r++)
+        acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+    for (int64_t k = 0; k < kc; k++, x += TILE_M) {
+        const __m256 x0 = _mm256_load_ps(x), x1 = _mm256_load_ps(x + 8);
+#pragma GCC unroll 6
+        for (int r = 0; r < TILE_N; r++) {
+            const __m256 weight = _mm256_broadcast_ss(w + r * CHUNK + k);
+            acc[r][0] = _mm256_fmadd_ps(weight, x0, acc[r][0]);
+            acc[r][1] = _mm256_fmadd_ps(weight, x1, acc[r][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < TILE_N; r++, sums += TILE_M)
+        for (int h = 0; h < 2; h++)
+            _mm256_store_ps(sums + 8 * h,
+                            add ? _mm256_add_ps(_mm256_load_ps(sums + 8 * h), acc[r][h])
+                                : acc[r][h]);
+}
+
+/* Tile (i, panel) of an item's sums. */
+INLINE float *tile_sums(float *sums, int64_t i, int64_t panel) {
+    return sums + (i * PANELS + panel) * TILE_N * TILE_M;
+}
+
+static void item_large(void *user, int64_t item, int worker) {
+    const lut_job *job = user;
+    const ganq_layer *layer = job->layer;
+    const decode_fn decode = decoders[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32];
+    const int64_t K = layer->K, first = item * LARGE_ROWS,
+                  rows = minimum(layer->N - first, LARGE_ROWS);
+    float *sums = job->sums + (int64_t)worker * TILES_N * PANELS * TILE_N * TILE_M;
+    _Alignas(64) float w[TILE_N][CHUNK] = {
+        {0}}; /* rows beyond N are multiplied, too, but not kept */
+    int32_t outlier[LARGE_ROWS];
+    for (int64_t r = 0; r < rows && layer->outlier_rowptr; r++)
+        outlier[r] = layer->outlier_rowptr[first + r];
+
+    for (int64_t k0 = 0; k0 < K; k0 += CHUNK) {
+        const int64_t kc = minimum(K - k0, CHUNK);
+        for (int64_t r0 = 0; r0 < rows; r0 += TILE_N) {
+            for (int64_t r = r0; r < minimum(rows, r0 + TILE_N); r++) {
+                decode(layer, first + r, k0, kc, w[r - r0]);
+                if (layer->outlier_rowptr)
+                    add_outliers(layer, first + r, k0, kc, w[r - r0], &outlier[r]);
+            }
+            for (int64_t panel = 0; panel < job->panels; panel++)
+                tile_6x16(kc, w[0], packed_panel(job, panel, k0),
+                          tile_sums(sums, r0 / TILE_N, panel), k0 > 0);
+        }
+    }
+
+    for (int64_t m = 0; m < job->M; m++) {
+        float *y = job->y + m * job->ldy + first;
+        for (int64_t r = 0; r < rows; r++) {
+            const float sum =
+                tile_sums(sums, r / TILE_N, m / TILE_M)[r % TILE_N * TILE_M + m % TILE_M];
+            y[r] = layer->bias ? sum + layer->bias[first + r] : sum;
+        }
+    }
+}
+
+/* ---- both ---- */
+
+static ganq_status gemm_large(ganq_context *ctx, lut_job *job, ganq__pool *pool) {
+    const ganq_layer *layer = job->layer;
+    const int64_t M = job->M, items = (layer->N + LARGE_ROWS - 1) / LARGE_ROWS;
+    const int64_t panels = (minimum(M, TOKENS) + TILE_M - 1) / TILE_M;
+    const size_t sums = (size_t)ganq__pool_threads(ctx->pool) * TILES_N * PANELS * TILE_N * TILE_M;
+    job->sums =
+        ganq__malloc_aligned(sums + (size_t)(panels * TILE_M * layer->K), sizeof *job->sums);
+    if (!job->sums)
+        return GANQ_ERR_NO_MEMORY;
+    job->packed = job->sums + sums;
+    for (int64_t m = 0; m < M; m += TOKENS) {
+        job->M = minimum(M - m, TOKENS);
+        job->panels = (job->M + TILE_M - 1) / TILE_M;
+        ganq__parallel_for(pool, job->panels, pack_panel, job);
+        ganq__parallel_for(pool, items, item_large, job);
+        job->x += TOKENS * job->ldx;
+        job->y += TOKENS * job->ldy;
+    }
+    ganq__free(job->sums);
+    return GANQ_OK;
+}
+
+static ganq_status gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, const float *x,
+                        int64_t ldx, float *y, int64_t ldy) {
+    lut_job job = {.layer = layer, .M = M, .ldx = ldx, .ldy = ldy, .x = x, .y = y};
+    ganq__pool *pool =
+        (double)M * (double)layer->N * (double)layer->K < SERIAL_WORK ? NULL : ctx->pool;
+    if (M > SMALL_M)
+        return gemm_large(ctx, &job, pool);
+    ganq__parallel_for(pool, (layer->N + SMALL_ROWS - 1) / SMALL_ROWS, item_small, &job);
+    return GANQ_OK;
+}
+
+const ganq__lut_ops ganq__lut_ops_avx2 = {.gemm = gemm};

@@ -1,0 +1,178 @@
+/* model_ref.c - norms, rotary positions, attention and SwiGLU in plain C: what the other files of
+ * this family are checked against, and what runs on processors that none of them is for.
+ *
+ * Parallel items are whole tokens, or runs of elements of a fixed length, so that results do not
+ * depend on the number of threads. */
+#include <math.h>
+
+#include "cpu.h"
+#include "model_ops.h"
+#include "model_ref.h"
+
+enum {
+    TOKENS = 16,   /* per item of the norms and of RoPE           */
+    RUN = 1 << 14, /* elements per item of elementwise operations */
+    KEYS = 64      /* per step of the attention                   */
+};
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static int64_t min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+typedef struct norm_job {
+    int64_t M, D, ldx, ldy;
+    const float *x, *weight;
+    float eps;
+    float *y;
+} norm_job;
+
+static void norm_item(void *user, int64_t item, int worker) {
+    const norm_job *job = user;
+    (void)worker;
+    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
+        const float *x = job->x + m * job->ldx;
+        float *y = job->y + m * job->ldy;
+        double squares = 0;
+        for (int64_t d = 0; d < job->D; d++)
+            squares += (double)x[d] * x[d];
+        float scale = (float)(1 / sqrt(squares / (double)job->D + job->eps));
+        for (int64_t d = 0; d < job->D; d++)
+            y[d] = x[d] * scale * job->weight[d];
+    }
+}
+
+static ganq_status rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x, int64_t ldx,
+                            const float *weight, float eps, float *y, int64_t ldy) {
+    norm_job job = {M, D, ldx, ldy, x, weight, eps, y};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), norm_item, &job);
+    return GANQ_OK;
+}
+
+typedef struct rope_job {
+    int64_t M, heads, half, ldx;
+    const float *cosines, *sines;
+    float *x;
+} rope_job;
+
+static void rope_item(void *user, int64_t item, int worker) {
+    const rope_job *job = user;
+    const int64_t half = job->half;
+    (void)worker;
+    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
+        const float *c = job->cosines + m * half, *s = job->sines + m * half;
+        for (int64_t head = 0; head < job->heads; head++) {
+            float *low = job->x + m * job->ldx + head * 2 * half, *high = low + half;
+            for (int64_t d = 0; d < half; d++) {
+                float a = low[d], b = high[d];
+                low[d] = a * c[d] - b * s[d];
+                high[d] = b * c[d] + a * s[d];
+            }
+        }
+    }
+}
+
+ganq_status ganq__model_rope__ref(ganq_context *ctx, int64_t M, int64_t heads, int64_t half,
+                                  const float *cosines, const float *sines, float *x, int64_t ldx) {
+    rope_job job = {M, heads, half, ldx, cosines, sines, x};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), rope_item, &job);
+    return GANQ_OK;
+}
+
+/* One query of one head, softmax(scale q.K) V in one pass over the keys: whenever a step of keys
+ * raises the maximum of the scores, what was summed so far is scaled down to it. */
+static void attend_query(const ganq__attention *a, int64_t m, int64_t head) {
+    const int64_t dim = a->head_dim, last = a->position + m;
+    const int64_t first = a->window > 0 && last >= a->window ? last - a->window + 1 : 0;
+    const int64_t offset = head / (a->heads / a->kv_heads) * a->capacity * dim;
+    const float *q = a->q + (m * a->heads + head) * dim;
+    float *out = a->out + (m * a->heads + head) * dim;
+    float best = -INFINITY, total = 0;
+    for (int64_t d = 0; d < dim; d++)
+        out[d] = 0;
+    for (int64_t start = first; start <= last; start += KEYS) {
+        const int64_t count = min(KEYS, last - start + 1);
+        const float *keys = a->keys + offset + start * dim;
+        const float *values = a->values + offset + start * dim;
+        float scores[KEYS], step_best = best;
+        for (int64_t j = 0; j < count; j++) {
+            float dot = 0;
+            for (int64_t d = 0; d < dim; d++)
+                dot += q[d] * keys[j * dim + d];
+            scores[j] = dot * a->scale;
+            step_best = fmaxf(step_best, scores[j]);
+        }
+        if (step_best > best) {
+            float shrink = expf(best - step_best); /* 0 at the first step */
+            total *= shrink;
+            for (int64_t d = 0; d < dim; d++)
+                out[d] *= shrink;
+            best = step_best;
+        }
+        for (int64_t j = 0; j < count; j++) {
+            float weight = expf(scores[j] - best);
+            total += weight;
+            for (int64_t d = 0; d < dim; d++)
+                out[d] += weight * values[j * dim + d];
+        }
+    }
+    for (int64_t d = 0; d < dim; d++)
+        out[d] /= total;
+}
+
+static void attention_item(void *user, int64_t item, int worker) {
+    const ganq__attention *a = user;
+    const int64_t head = item % a->heads, tile = item / a->heads;
+    (void)worker;
+    for (int64_t m = tile * TOKENS; m < min(a->M, (tile + 1) * TOKENS); m++)
+        attend_query(a, m, head);
+}
+
+static ganq_status attention(ganq_context *ctx, const ganq__attention *a) {
+    ganq__attention job = *a;
+    ganq__parallel_for(ctx->pool, ceil_div(a->M, TOKENS) * a->heads, attention_item, &job);
+    return GANQ_OK;
+}
+
+typedef struct run_job {
+    int64_t count;
+    const float *a, *b;
+    float *y;
+} run_job;
+
+static void swiglu_item(void *user, int64_t item, int worker) {
+    const run_job *job = user;
+    (void)worker;
+    for (int64_t i = item * RUN; i < min(job->count, (item + 1) * RUN); i++)
+        job->y[i] = job->a[i] / (1 + expf(-job->a[i])) * job->b[i];
+}
+
+static ganq_status swiglu(ganq_context *ctx, int64_t count, float *gate, const float *up) {
+    run_job job = {count, gate, up, gate};
+    ganq__parallel_for(ctx->pool, ceil_div(count, RUN), swiglu_item, &job);
+    return GANQ_OK;
+}
+
+static void add_item(void *user, int64_t item, int worker) {
+    const run_job *job = user;
+    (void)worker;
+    for (int64_t i = item * RUN; i < min(job->count, (item + 1) * RUN); i++)
+        job->y[i] = job->a[i] + job->b[i];
+}
+
+ganq_status ganq__model_add__ref(ganq_context *ctx, int64_t count, const float *a, const float *b,
+                                 float *y) {
+    run_job job = {count, a, b, y};
+    ganq__parallel_for(ctx->pool, ceil_div(count, RUN), add_item, &job);
+    return GANQ_OK;
+}
+
+const ganq__model_ops ganq__model_ops_ref = {
+    .rms_norm = rms_norm,
+    .rope = ganq__model_rope__ref,
+    .attention = attention,
+    .swiglu = swiglu,
+    .add = ganq__model_add__ref,
+};

@@ -1,0 +1,13 @@
+/* model_ref.h - entries of the reference table that other instruction sets take over: operations
+ * bound by memory, which the compiler vectorizes well enough. */
+#ifndef GANQ_CPU_MODEL_REF_H
+#define GANQ_CPU_MODEL_REF_H
+
+#include "context.h"
+
+ganq_status ganq__model_rope__ref(ganq_context *ctx, int64_t M, int64_t heads, int64_t half,
+                                  const float *cosines, const float *sines, float *x, int64_t ldx);
+ganq_status ganq__model_add__ref(ganq_context *ctx, int64_t count, const float *a, const float *b,
+                                 float *y);
+
+#endif

@@ -1,0 +1,84 @@
+/* config.h - config.json as a struct, and the model families as data. */
+#ifndef GANQ_MODEL_CONFIG_H
+#define GANQ_MODEL_CONFIG_H
+
+#include <jansson.h>
+
+#include "context.h"
+
+/* The linears of a block in order of execution. */
+typedef enum ganq__role {
+    GANQ__ROLE_Q = 0,
+    GANQ__ROLE_K,
+    GANQ__ROLE_V,
+    GANQ__ROLE_O,
+    GANQ__ROLE_GATE,
+    GANQ__ROLE_UP,
+    GANQ__ROLE_DOWN,
+    GANQ__ROLE_COUNT
+} ganq__role;
+
+/* Where a family's linears have a bias. */
+typedef enum ganq__bias_rule {
+    GANQ__BIAS_NEVER = 0,
+    GANQ__BIAS_QKV,   /* on q, k, v, whatever the configuration says (Qwen2)  */
+    GANQ__BIAS_BY_KEY /* on all of them if attention_bias / mlp_bias is true  */
+} ganq__bias_rule;
+
+/* Which blocks look back over a sliding window only. */
+typedef enum ganq__window_rule {
+    GANQ__WINDOW_NEVER = 0,
+    GANQ__WINDOW_ALL, /* all, if sliding_window is a number (Mistral)                             */
+    GANQ__WINDOW_BY_LAYER /* layer_types, else use_sliding_window and max_window_layers (Qwen2,
+                             Qwen3) */
+} ganq__window_rule;
+
+/* A family: RMSNorm, rotate-half RoPE and SwiGLU are common to all there are so far; the rest is
+ * data. Tensor names are printf templates with one %d for the block. */
+typedef struct ganq__family {
+    const char *architecture;
+    ganq__bias_rule attention_bias, mlp_bias;
+    ganq__window_rule window;
+    int qk_norm; /* RMSNorm over each head of q and k, before RoPE */
+    const char *linear_names[GANQ__ROLE_COUNT];
+    const char *attention_norm, *mlp_norm, *q_norm, *k_norm;
+    const char *embedding, *final_norm, *head;
+} ganq__family;
+
+typedef enum ganq__rope_kind {
+    GANQ__ROPE_PLAIN = 0,
+    GANQ__ROPE_LINEAR, /* positions divided by factor                             */
+    GANQ__ROPE_LLAMA3  /* low frequencies divided by factor, smooth in the middle */
+} ganq__rope_kind;
+
+typedef struct ganq__config {
+    const ganq__family *family;
+    int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
+    double norm_eps;
+    double rope_theta;
+    ganq__rope_kind rope_kind;
+    double rope_factor, rope_low_factor, rope_high_factor, rope_original_positions;
+    int64_t *windows;   /* [layers] keys a query sees at most, itself included; 0: all. NULL: all
+                           blocks 0 */
+    int tied;           /* the head is the embedding */
+    int attention_bias; /* q, k, v */
+    int output_bias;    /* o */
+    int mlp_bias;
+    int32_t bos; /* -1: none */
+    int32_t *eos;
+    int32_t eos_count;
+    json_t *json;            /* the file's root: read only */
+    const json_t *quantized; /* quantization_config.tensors in it; NULL: a dense checkpoint */
+} ganq__config;
+
+/* dir/config.json, and the token ids of dir/generation_config.json where there is one. UNSUPPORTED
+ * names the architecture, activation, rope scaling or quantization method that is not known; FORMAT
+ * names file, key, expected and found. */
+ganq_status ganq__config_load(ganq_context *ctx, const char *dir, ganq__config *out);
+void ganq__config_free(ganq__config *config); /* and zeroes it */
+
+/* [N,K] of a block's linear. */
+void ganq__config_linear_shape(const ganq__config *config, ganq__role role, int64_t *N, int64_t *K);
+int ganq__config_linear_has_bias(const ganq__config *config, ganq__role role);
+
+#endif

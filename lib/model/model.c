@@ -1,0 +1,360 @@
+/* model.c - loading a checkpoint: weights found by role, checked against the configuration, and
+ * used in place where their type allows. */
+#include "model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "dense_ops.h"
+#include "dtype.h"
+#include "json.h"
+#include "lut_gemm.h"
+#include "model_ops.h"
+
+static const uint32_t float_tensors =
+    1u << GANQ__ST_F64 | 1u << GANQ__ST_F32 | 1u << GANQ__ST_F16 | 1u << GANQ__ST_BF16;
+
+/* What loading carries along. */
+typedef struct loader {
+    ganq_context *ctx;
+    int verify;
+    ganq_model *model;
+    ganq__store *store;
+} loader;
+
+static void store_release(ganq__store *store) {
+    if (!store || atomic_fetch_sub(&store->references, 1) > 1)
+        return;
+    for (int64_t i = 0; i < store->owned_count; i++)
+        ganq__free(store->owned[i]);
+    ganq__free(store->owned);
+    ganq__free(store->others);
+    ganq__tensors_free(store->tensors);
+    ganq__config_free(&store->config);
+    ganq__free(store->dir);
+    ganq__free(store);
+}
+
+/* The store frees `memory`, at once when it fails. */
+static ganq_status store_own(ganq__store *store, void *memory) {
+    if (store->owned_count == store->owned_capacity) {
+        int64_t capacity = store->owned_capacity ? 2 * store->owned_capacity : 64;
+        void **owned = ganq__realloc(store->owned, (size_t)capacity, sizeof *owned);
+        if (!owned) {
+            ganq__free(memory);
+            return GANQ_ERR_NO_MEMORY;
+        }
+        store->owned = owned;
+        store->owned_capacity = capacity;
+    }
+    store->owned[store->owned_count++] = memory;
+    return GANQ_OK;
+}
+
+/* A name from a template with at most one %d, owned by the store. */
+static ganq_status make_name(ganq__store *store, const char *template, int block,
+                             const char *suffix, const char **out) {
+    const char *mark = strstr(template, "%d");
+    char *name =
+        mark ? ganq__format("%.*s%d%s%s", (int)(mark - template), template, block, mark + 2, suffix)
+             : ganq__format("%s%s", template, suffix);
+    if (!name)
+        return GANQ_ERR_NO_MEMORY;
+    GANQ_TRY(store_own(store, name));
+    *out = name;
+    return GANQ_OK;
+}
+
+/* A float tensor of that shape, its CRC checked where that was asked for. */
+static ganq_status find_tensor(const loader *l, const char *name, int rank, const int64_t *shape,
+                               const ganq__tensor **out) {
+    GANQ_TRY(ganq__tensors_require(l->store->tensors, name, float_tensors, rank, shape, out));
+    return l->verify ? ganq__tensor_verify(*out) : GANQ_OK;
+}
+
+static ganq_status to_f32(const loader *l, const ganq__tensor *tensor, float **out) {
+    GANQ_TRY(ganq__tensor_to_f32(tensor, out));
+    return store_own(l->store, *out);
+}
+
+/* The tensor's data in place, or as f32 when it is F64. */
+static ganq_status view(const loader *l, const ganq__tensor *tensor, const void **data,
+                        int32_t *dtype) {
+    *dtype = ganq__st_to_dtype(tensor->dtype);
+    *data = tensor->data;
+    if (*dtype != GANQ_DTYPE_F64)
+        return GANQ_OK;
+    float *converted;
+    GANQ_TRY(to_f32(l, tensor, &converted));
+    *dtype = GANQ_DTYPE_F32;
+    *data = converted;
+    return GANQ_OK;
+}
+
+static void keep_other(const loader *l, const ganq__tensor *tensor) {
+    l->store->others[l->store->other_count++] = tensor;
+}
+
+static ganq_status load_norm(const loader *l, const char *template, int block, int64_t size,
+                             float **out) {
+    const char *name;
+    const ganq__tensor *tensor;
+    GANQ_TRY(make_name(l->store, template, block, "", &name));
+    GANQ_TRY(find_tensor(l, name, 1, &size, &tensor));
+    GANQ_TRY(to_f32(l, tensor, out));
+    keep_other(l, tensor);
+    return GANQ_OK;
+}
+
+/* quantization_config.tensors.<name>: {"N", "K", "bits"}. */
+static ganq_status load_layer(const loader *l, const json_t *entry, ganq__linear *linear) {
+    char where[512];
+    int64_t N, K, bits;
+    snprintf(where, sizeof where, "%s/config.json: quantization_config.tensors.%s", l->store->dir,
+             linear->name);
+    static const char *const keys[] = {"N", "K", "bits"};
+    for (int i = 0; i < 3; i++)
+        GANQ_TRY(ganq__json_require(entry, keys[i], where));
+    GANQ_TRY(ganq__json_int(entry, "N", where, linear->N, linear->N, 0, &N));
+    GANQ_TRY(ganq__json_int(entry, "K", where, linear->K, linear->K, 0, &K));
+    GANQ_TRY(ganq__json_int(entry, "bits", where, 2, 4, 0, &bits));
+    return ganq__layer_read(l->store->tensors, linear->name, N, K, (int)bits, &linear->layer);
+}
+
+static ganq_status load_linear(const loader *l, const char *template, int block, int has_bias,
+                               ganq__linear *linear) {
+    const char *weight_name, *bias_name;
+    GANQ_TRY(make_name(l->store, template, block, "", &linear->name));
+    const json_t *entry = json_object_get(l->store->config.quantized, linear->name);
+    if (entry)
+        return load_layer(l, entry, linear);
+    const int64_t shape[2] = {linear->N, linear->K};
+    GANQ_TRY(make_name(l->store, template, block, ".weight", &weight_name));
+    GANQ_TRY(find_tensor(l, weight_name, 2, shape, &linear->weight_tensor));
+    GANQ_TRY(view(l, linear->weight_tensor, &linear->weight, &linear->dtype));
+    if (!has_bias)
+        return GANQ_OK;
+    GANQ_TRY(make_name(l->store, template, block, ".bias", &bias_name));
+    GANQ_TRY(find_tensor(l, bias_name, 1, shape, &linear->bias_tensor));
+    return to_f32(l, linear->bias_tensor, &linear->bias);
+}
+
+static ganq_status load_block(const loader *l, int index) {
+    const ganq__config *c = &l->store->config;
+    const ganq__family *family = c->family;
+    ganq__block *block = &l->model->blocks[index];
+    block->index = index;
+    block->window = c->windows ? c->windows[index] : 0;
+    GANQ_TRY(load_norm(l, family->attention_norm, index, c->hidden, &block->attention_norm));
+    if (family->qk_norm) {
+        GANQ_TRY(load_norm(l, family->q_norm, index, c->head_dim, &block->q_norm));
+        GANQ_TRY(load_norm(l, family->k_norm, index, c->head_dim, &block->k_norm));
+    }
+    GANQ_TRY(load_norm(l, family->mlp_norm, index, c->hidden, &block->mlp_norm));
+    for (int i = 0; i < GANQ__ROLE_COUNT; i++) {
+        ganq__linear *linear = &block->linears[i];
+        linear->role = (ganq__role)i;
+        ganq__config_linear_shape(c, linear->role, &linear->N, &linear->K);
+        GANQ_TRY(load_linear(l, family->linear_names[i], index,
+                             ganq__config_linear_has_bias(c, linear->role), linear));
+    }
+    return GANQ_OK;
+}
+
+static ganq_status load_embedding(const loader *l) {
+    const ganq__config *c = &l->store->config;
+    const int64_t shape[2] = {c->vocab, c->hidden};
+    const ganq__tensor *tensor;
+    GANQ_TRY(find_tensor(l, c->family->embedding, 2, shape, &tensor));
+    GANQ_TRY(view(l, tensor, &l->model->embedding, &l->model->embedding_dtype));
+    keep_other(l, tensor);
+    return GANQ_OK;
+}
+
+static ganq_status load_head(const loader *l) {
+    const ganq__config *c = &l->store->config;
+    ganq__linear *head = &l->model->head;
+    *head = (ganq__linear){
+        .name = c->family->head, .role = GANQ__ROLE_COUNT, .N = c->vocab, .K = c->hidden};
+    if (c->tied) {
+        head->weight = l->model->embedding;
+        head->dtype = l->model->embedding_dtype;
+        return GANQ_OK;
+    }
+    GANQ_TRY(load_linear(l, c->family->head, 0, 0, head));
+    if (head->weight_tensor)
+        keep_other(l, head->weight_tensor);
+    return GANQ_OK;
+}
+
+/* Tensors of the checkpoint that no role reads (rotary tables of old exports, say). */
+static void log_unused(const loader *l, int64_t used) {
+    int64_t count = ganq__tensors_count(l->store->tensors);
+    if (!l->store->config.quantized && count > used)
+        ganq__log(l->ctx, GANQ_LOG_DEBUG, "%s: %" PRId64 " of %" PRId64 " tensors are not used",
+                  l->store->dir, count - used, count);
+}
+
+static ganq_status load_weights(const loader *l) {
+    const ganq__config *c = &l->store->config;
+    ganq_model *model = l->model;
+    /* embedding, head, final norm, and up to four norms in each block */
+    l->store->others = ganq__calloc((size_t)(3 + 4 * c->layers), sizeof *l->store->others);
+    model->blocks = ganq__calloc((size_t)c->layers, sizeof *model->blocks);
+    if (!l->store->others || !model->blocks)
+        return GANQ_ERR_NO_MEMORY;
+    model->linear_count = c->layers * GANQ__ROLE_COUNT;
+    GANQ_TRY(load_embedding(l));
+    int64_t used = 0;
+    for (int64_t i = 0; i < c->layers; i++) {
+        const double step = 1.0 / (double)c->layers;
+        GANQ_TRY(ganq__progress_at(l->ctx, GANQ_STAGE_LOAD, l->store->dir,
+                                   used + l->store->other_count, 0, (double)i * step,
+                                   (double)(i + 1) * step));
+        GANQ_TRY(load_block(l, (int)i));
+        for (int j = 0; j < GANQ__ROLE_COUNT; j++)
+            used += 1 + (model->blocks[i].linears[j].bias != NULL);
+    }
+    GANQ_TRY(load_norm(l, c->family->final_norm, 0, c->hidden, &model->final_norm));
+    GANQ_TRY(load_head(l));
+    log_unused(l, used + l->store->other_count);
+    return GANQ_OK;
+}
+
+ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_model_options *options,
+                             ganq_model **out) {
+    ganq_status status = GANQ_ERR_NO_MEMORY;
+    ganq_model *model = ganq__calloc(1, sizeof *model);
+    ganq__store *store = model ? ganq__calloc(1, sizeof *store) : NULL;
+    if (!store) {
+        ganq__free(model);
+        return status;
+    }
+    atomic_init(&model->references, 1);
+    atomic_init(&store->references, 1);
+    model->store = store;
+    model->config = &store->config;
+    ganq__progress_enter(ctx, GANQ_STAGE_LOAD);
+    store->dir = ganq__strdup(dir);
+    if (!store->dir)
+        goto release_model;
+    GANQ_TRY_GOTO(release_model, ganq__config_load(ctx, dir, &store->config));
+    GANQ_TRY_GOTO(release_model, ganq__tensors_open_dir(dir, &store->tensors));
+    const loader l = {ctx, options && options->verify == GANQ_SWITCH_ON, model, store};
+    GANQ_TRY_GOTO(release_model, load_weights(&l));
+    ganq__progress_leave(ctx);
+    *out = model;
+    return GANQ_OK;
+release_model:
+    ganq__progress_leave(ctx);
+    ganq__model_release(model);
+    return status;
+}
+
+ganq_model *ganq__model_retain(const ganq_model *model) {
+    ganq_model *counted = (ganq_model *)model;
+    atomic_fetch_add(&counted->references, 1);
+    return counted;
+}
+
+void ganq__model_release(ganq_model *model) {
+    if (!model || atomic_fetch_sub(&model->references, 1) > 1)
+        return;
+    for (int64_t i = 0; model->blocks && i < model->config->layers; i++)
+        for (int j = 0; j < GANQ__ROLE_COUNT; j++)
+            ganq__layer_release(model->blocks[i].linears[j].layer);
+    ganq__layer_release(model->head.layer);
+    ganq__free(model->blocks);
+    store_release(model->store);
+    ganq__free(model);
+}
+
+const ganq__linear *ganq__model_linear(const ganq_model *model, int64_t i) {
+    return &model->blocks[i / GANQ__ROLE_COUNT].linears[i % GANQ__ROLE_COUNT];
+}
+
+ganq_status ganq__model_derive(const ganq_model *model, ganq_layer *const *layers,
+                               ganq_model **out) {
+    for (int64_t i = 0; i < model->linear_count; i++) {
+        const ganq__linear *linear = ganq__model_linear(model, i);
+        if (layers[i] && (layers[i]->N != linear->N || layers[i]->K != linear->K))
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "%s: a layer of [%" PRId64 ",%" PRId64 "] in the place of [%" PRId64
+                      ",%" PRId64 "]",
+                      linear->name, layers[i]->N, layers[i]->K, linear->N, linear->K);
+    }
+    ganq_model *derived;
+    ganq__block *blocks;
+    GANQ_ALLOC(derived, 1);
+    blocks = ganq__malloc((size_t)model->config->layers, sizeof *blocks);
+    if (!blocks) {
+        ganq__free(derived);
+        return GANQ_ERR_NO_MEMORY;
+    }
+    memcpy(blocks, model->blocks, (size_t)model->config->layers * sizeof *blocks);
+    memcpy(derived, model, sizeof *derived);
+    derived->blocks = blocks;
+    atomic_init(&derived->references, 1);
+    atomic_fetch_add(&model->store->references, 1);
+    if (derived->head.layer)
+        ganq__layer_retain(derived->head.layer);
+    for (int64_t i = 0; i < model->linear_count; i++) {
+        ganq__linear *linear = &blocks[i / GANQ__ROLE_COUNT].linears[i % GANQ__ROLE_COUNT];
+        if (layers[i]) {
+            linear->layer = layers[i];
+            linear->weight = NULL;
+            linear->bias = NULL;
+        }
+        if (linear->layer)
+            ganq__layer_retain(linear->layer);
+    }
+    *out = derived;
+    return GANQ_OK;
+}
+
+void ganq__linear_rows(const ganq__linear *linear, int64_t first, int64_t count, float *out) {
+    if (linear->layer) {
+        ganq__layer_dequantize_rows(linear->layer, first, count, out, linear->K);
+        return;
+    }
+    const size_t offset = (size_t)(first * linear->K) * ganq__dtype_size(linear->dtype);
+    ganq__to_f32(out, (const char *)linear->weight + offset, linear->dtype, count * linear->K);
+}
+
+ganq_status ganq__linear_forward(ganq_context *ctx, const ganq__linear *linear, int64_t M,
+                                 const float *x, int64_t ldx, float *y, int64_t ldy) {
+    if (linear->layer)
+        return ganq__lut_gemm(ctx, linear->layer, M, x, ldx, y, ldy);
+    return ctx->dense->linear(ctx, M, linear->N, linear->K, x, ldx, linear->weight, linear->dtype,
+                              linear->bias, y, ldy);
+}
+
+ganq_status ganq__model_check_ids(const ganq_model *model, const int32_t *ids, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= model->config->vocab)
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "token %" PRId64 " has id %" PRId32 "; the vocabulary is 0..%" PRId64, i,
+                      ids[i], model->config->vocab - 1);
+    return GANQ_OK;
+}
+
+ganq_status ganq__model_embed(const ganq_model *model, const int32_t *ids, int64_t count,
+                              float *h) {
+    const int64_t hidden = model->config->hidden;
+    const size_t row_bytes = (size_t)hidden * ganq__dtype_size(model->embedding_dtype);
+    GANQ_TRY(ganq__model_check_ids(model, ids, count));
+    for (int64_t i = 0; i < count; i++)
+        ganq__to_f32(h + i * hidden, (const char *)model->embedding + (size_t)ids[i] * row_bytes,
+                     model->embedding_dtype, hidden);
+    return GANQ_OK;
+}
+
+ganq_status ganq__model_logits(ganq_context *ctx, const ganq_model *model, int64_t M,
+                               const float *h, float *normed, float *logits) {
+    const ganq__config *c = model->config;
+    GANQ_TRY(ctx->model->rms_norm(ctx, M, c->hidden, h, c->hidden, model->final_norm,
+                                  (float)c->norm_eps, normed, c->hidden));
+    return ganq__linear_forward(ctx, &model->head, M, normed, c->hidden, logits, c->vocab);
+}

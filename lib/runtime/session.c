@@ -1,0 +1,211 @@
+/* session.c - tokens in, logits out. Everything is allocated at creation: a step allocates nothing.
+ */
+#include "session.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "alloc.h"
+
+static const int64_t default_context = 4096;
+
+/* Bytes of the cache; context and sizes were checked against their limits, so that this is exact.
+ */
+static double kv_bytes(const ganq__config *c, int64_t context) {
+    return 2.0 * sizeof(float) * (double)c->layers * (double)c->kv_heads * (double)c->head_dim *
+           (double)context;
+}
+
+static ganq_status choose_capacity(ganq_context *ctx, const ganq__config *c, int64_t max_context,
+                                   int64_t *out) {
+    if (max_context < 0 || max_context > c->max_positions)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "a context of %" PRId64 " tokens; the model's maximum is %" PRId64, max_context,
+                  c->max_positions);
+    if (!max_context)
+        max_context = c->max_positions < default_context ? c->max_positions : default_context;
+    const double bytes = kv_bytes(c, max_context);
+    const double budget = (double)ctx->options.memory_budget_bytes;
+    if (bytes > 9e18 || (budget > 0 && bytes > budget))
+        GANQ_FAIL(GANQ_ERR_NO_MEMORY,
+                  "a context of %" PRId64 " tokens needs %.0f bytes of keys and values%s",
+                  max_context, bytes, bytes > 9e18 ? "" : ", more than the memory budget");
+    *out = max_context;
+    return GANQ_OK;
+}
+
+static ganq_status allocate(ganq_session *s, const ganq__config *c) {
+    const int64_t tokens = s->capacity < GANQ__CHUNK ? s->capacity : GANQ__CHUNK;
+    const size_t count = (size_t)tokens * (size_t)c->hidden;
+    GANQ_TRY(ganq__workspace_create(c, tokens, &s->workspace));
+    GANQ_TRY(ganq__rope_create(c, s->capacity, &s->rope));
+    s->h = ganq__malloc_aligned(count, sizeof *s->h);
+    s->normed = ganq__malloc_aligned(count, sizeof *s->normed);
+    s->logits = ganq__malloc_aligned((size_t)c->vocab, sizeof *s->logits);
+    s->candidates = ganq__malloc((size_t)c->vocab, sizeof *s->candidates);
+    s->kv = ganq__calloc((size_t)c->layers, sizeof *s->kv);
+    if (!s->h || !s->normed || !s->logits || !s->candidates || !s->kv)
+        return GANQ_ERR_NO_MEMORY;
+    for (int64_t i = 0; i < c->layers; i++)
+        if (ganq__kv_create(c, s->capacity, &s->kv[i]) != GANQ_OK)
+            GANQ_FAIL(GANQ_ERR_NO_MEMORY,
+                      "a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
+                      s->capacity, kv_bytes(c, s->capacity));
+    return GANQ_OK;
+}
+
+ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int64_t max_context,
+                                 ganq_session **out) {
+    int64_t capacity;
+    GANQ_TRY(choose_capacity(ctx, model->config, max_context, &capacity));
+    ganq_session *session = ganq__calloc(1, sizeof *session);
+    if (!session)
+        return GANQ_ERR_NO_MEMORY;
+    session->ctx = ganq__context_retain(ctx);
+    session->model = ganq__model_retain(model);
+    session->capacity = capacity;
+    ganq_status status = allocate(session, model->config);
+    if (status != GANQ_OK) {
+        ganq__session_free(session);
+        return status;
+    }
+    *out = session;
+    return GANQ_OK;
+}
+
+void ganq__session_free(ganq_session *session) {
+    if (!session)
+        return;
+    for (int64_t i = 0; session->kv && i < session->model->config->layers; i++)
+        ganq__kv_free(&session->kv[i]);
+    ganq__free(session->kv);
+    ganq__free(session->candidates);
+    ganq__free(session->logits);
+    ganq__free(session->normed);
+    ganq__free(session->h);
+    ganq__rope_free(&session->rope);
+    ganq__workspace_free(&session->workspace);
+    ganq__model_release(session->model);
+    ganq__context_release(session->ctx);
+    ganq__free(session);
+}
+
+/* One piece of tokens through all blocks; their keys and values land behind `position`. */
+static ganq_status forward(ganq_session *s, const int32_t *ids, int64_t M, int64_t position) {
+    const ganq_model *model = s->model;
+    GANQ_TRY(ganq__model_embed(model, ids, M, s->h));
+    for (int64_t i = 0; i < model->config->layers; i++) {
+        const ganq__block_run run = {
+            .rope = &s->rope, .kv = &s->kv[i], .workspace = &s->workspace, .position = position};
+        GANQ_TRY(ganq__block_forward(s->ctx, model->config, &model->blocks[i], &run, M, s->h));
+    }
+    return GANQ_OK;
+}
+
+ganq_status ganq__session_append(ganq_session *s, const int32_t *ids, int64_t count,
+                                 ganq__hidden_fn visit, void *user) {
+    if (count < 1)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "there are no tokens to append");
+    if (count > s->capacity - s->length)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "%" PRId64 " tokens do not fit: the cache holds %" PRId64 " of %" PRId64, count,
+                  s->length, s->capacity);
+    GANQ_TRY(ganq__model_check_ids(s->model, ids, count));
+    for (int64_t first = 0; first < count; first += s->workspace.tokens) {
+        const int64_t left = count - first;
+        const int64_t M = left < s->workspace.tokens ? left : s->workspace.tokens;
+        GANQ_TRY(forward(s, ids + first, M, s->length + first));
+        if (visit)
+            GANQ_TRY(visit(user, first, M, s->h));
+    }
+    s->length += count;
+    return GANQ_OK;
+}
+
+typedef struct prefill_job {
+    ganq_session *session;
+    int64_t count;
+    float *logits; /* of all tokens, or NULL */
+} prefill_job;
+
+static ganq_status piece_logits(void *user, int64_t first, int64_t M, const float *h) {
+    const prefill_job *job = user;
+    ganq_session *s = job->session;
+    const ganq__config *c = s->model->config;
+    if (job->logits)
+        return ganq__model_logits(s->ctx, s->model, M, h, s->normed,
+                                  job->logits + first * c->vocab);
+    if (first + M < job->count)
+        return GANQ_OK;
+    return ganq__model_logits(s->ctx, s->model, 1, h + (M - 1) * c->hidden, s->normed, s->logits);
+}
+
+ganq_status ganq__session_prefill(ganq_session *session, const int32_t *ids, int64_t count,
+                                  float *logits) {
+    prefill_job job = {session, count, logits};
+    GANQ_TRY(ganq__session_append(session, ids, count, piece_logits, &job));
+    const int64_t vocab = session->model->config->vocab;
+    if (logits)
+        memcpy(session->logits, logits + (count - 1) * vocab, (size_t)vocab * sizeof *logits);
+    session->has_logits = 1;
+    return GANQ_OK;
+}
+
+ganq_status ganq__session_truncate(ganq_session *session, int64_t length) {
+    if (length < 0 || length > session->length)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "cannot keep %" PRId64 " tokens: the session holds %" PRId64, length,
+                  session->length);
+    if (length < session->length)
+        session->has_logits = 0;
+    session->length = length;
+    return GANQ_OK;
+}
+
+ganq_status ganq__session_sample(ganq_session *session, const ganq_sampling *sampling,
+                                 int32_t *id) {
+    const ganq_sampling greedy = {.struct_size = sizeof greedy};
+    if (!sampling)
+        sampling = &greedy;
+    GANQ_TRY(ganq__sampling_check(sampling));
+    if (!session->has_logits)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "there are no logits: append a token first (truncating drops them)");
+    if (sampling->temperature > 0 && (!session->seeded || session->seed != sampling->seed)) {
+        ganq__random_seed(&session->random, sampling->seed);
+        session->seed = sampling->seed;
+        session->seeded = 1;
+    }
+    return ganq__sample(sampling, session->logits, session->model->config->vocab,
+                        session->candidates, &session->random, id);
+}
+
+static int is_stop(const ganq_generate_options *options, const ganq__config *c, int32_t id) {
+    const int32_t *stop = options->stop ? options->stop : c->eos;
+    const int64_t count = options->stop ? options->stop_count : c->eos_count;
+    if (options->stop_count < 0)
+        return 0;
+    for (int64_t i = 0; i < count; i++)
+        if (stop[i] == id)
+            return 1;
+    return 0;
+}
+
+ganq_status ganq__session_generate(ganq_session *session, const ganq_generate_options *options,
+                                   ganq_token_fn callback, void *user, int64_t *generated) {
+    int64_t count = 0;
+    int stopped = 0;
+    while (!stopped && count < options->max_tokens && session->length < session->capacity) {
+        int32_t id;
+        GANQ_TRY(ganq__session_sample(session, &options->sampling, &id));
+        if (is_stop(options, session->model->config, id))
+            break;
+        stopped = callback ? callback(id, user) : 0;
+        count++;
+        /* also the last one: the session holds all that was handed out */
+        GANQ_TRY(ganq__session_prefill(session, &id, 1, NULL));
+    }
+    if (generated)
+        *generated = count;
+    return GANQ_OK;
+}

@@ -1,0 +1,48 @@
+/* session.h - one sequence of tokens: key/value cache, logits, sampling state. */
+#ifndef GANQ_RUNTIME_SESSION_H
+#define GANQ_RUNTIME_SESSION_H
+
+#include "block.h"
+#include "ganq/session.h"
+#include "model.h"
+#include "sampling.h"
+
+struct ganq_session {
+    ganq_context *ctx; /* retained, like the model */
+    ganq_model *model;
+    int64_t capacity, length;
+    ganq__kv *kv; /* [layers] */
+    ganq__rope rope;
+    ganq__workspace workspace;
+    float *h;      /* [workspace.tokens, hidden]                      */
+    float *normed; /* the same: hidden states after the final norm    */
+    float *logits; /* [vocab] */
+    int has_logits;
+    ganq__candidate *candidates; /* [vocab] */
+    ganq__random random;
+    uint64_t seed;
+    int seeded;
+};
+
+/* max_context 0: the model's maximum, at most 4096. */
+ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int64_t max_context,
+                                 ganq_session **out);
+void ganq__session_free(ganq_session *session);
+
+/* Appends tokens in pieces of workspace.tokens; after each piece `visit` (may be NULL) gets the
+ * hidden states after the last block, h [M, hidden], of the tokens [first, first + M) of this call.
+ * When anything fails nothing was appended. Does not touch the logits. */
+typedef ganq_status (*ganq__hidden_fn)(void *user, int64_t first, int64_t M, const float *h);
+ganq_status ganq__session_append(ganq_session *session, const int32_t *ids, int64_t count,
+                                 ganq__hidden_fn visit, void *user);
+
+/* logits NULL: only those after the last token, in session->logits; else [count, vocab] as well. */
+ganq_status ganq__session_prefill(ganq_session *session, const int32_t *ids, int64_t count,
+                                  float *logits);
+ganq_status ganq__session_truncate(ganq_session *session, int64_t length);
+ganq_status ganq__session_sample(ganq_session *session, const ganq_sampling *sampling, int32_t *id);
+/* options with defaults filled in and checked. */
+ganq_status ganq__session_generate(ganq_session *session, const ganq_generate_options *options,
+                                   ganq_token_fn callback, void *user, int64_t *generated);
+
+#endif

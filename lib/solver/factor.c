@@ -1,0 +1,120 @@
+/* factor.c - Cholesky factorization, left-looking in block columns of 64; rows below a block column in parallel. A row's
+ * sums run over the columns in their order whatever the tile, so the bits do not depend on the threads. */
+#include <math.h>
+#include <string.h>
+
+#include "dense_ops.h"
+#include "internal.h"
+
+enum { BLOCK = 64, ROWS = 64, STRIP = 8 };
+
+typedef struct block_column {
+    const ganq__solver_ops *ops;
+    double *a;
+    int64_t n, lda, begin, width;
+    const double *strips;   /* rows of the block column, [width / 8][begin][8] */
+    const double *upper;    /* factored diagonal block, transposed [BLOCK][BLOCK] */
+} block_column;
+
+/* a[row, block] -= a[row, :begin] a[block, :begin]^T for a tile of rows, the diagonal block's included. */
+static void update_rows(void *user, int64_t item, int worker) {
+    const block_column *b = user;
+    (void)worker;
+    const int64_t from = b->begin + ROWS * item, to = from + ROWS < b->n ? from + ROWS : b->n;
+    for (int64_t s = 0; s < b->width / STRIP; s++)
+        b->ops->downdate(to - from, b->begin, b->a + from * b->lda, b->lda,
+                         b->strips + s * b->begin * STRIP,
+                         b->a + from * b->lda + b->begin + s * STRIP, b->lda);
+}
+
+/* x L^T = a for a tile of rows below the diagonal block. */
+static void solve_rows(void *user, int64_t item, int worker) {
+    const block_column *b = user;
+    (void)worker;
+    const int64_t first = b->begin + b->width, from = first + ROWS * item;
+    const int64_t to = from + ROWS < b->n ? from + ROWS : b->n;
+    for (int64_t i = from; i < to; i++) {
+        double *x = b->a + i * b->lda + b->begin;
+        for (int64_t c = 0; c < b->width; c++) {
+            const double *row = b->upper + c * BLOCK;
+            const double value = x[c] / row[c];
+            x[c] = value;
+            for (int64_t d = c + 1; d < b->width; d++)
+                x[d] -= value * row[d];
+        }
+    }
+}
+
+/* The diagonal block, serially. upper gets its transposed factor. */
+static int factor_block(double *a, int64_t lda, int64_t width, double *upper) {
+    for (int64_t c = 0; c < width; c++) {
+        double *row = upper + c * BLOCK;
+        for (int64_t d = c; d < width; d++)
+            row[d] = a[d * lda + c];
+    }
+    for (int64_t c = 0; c < width; c++) {
+        double *row = upper + c * BLOCK;
+        if (!(row[c] > 0) || !isfinite(row[c]))
+            return 1;
+        const double root = sqrt(row[c]);
+        for (int64_t d = c; d < width; d++)
+            row[d] /= root;
+        row[c] = root;
+        for (int64_t i = c + 1; i < width; i++)
+            for (int64_t d = i; d < width; d++)
+                upper[i * BLOCK + d] -= row[i] * row[d];
+    }
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t d = c; d < width; d++)
+            a[d * lda + c] = upper[c * BLOCK + d];
+    return 0;
+}
+
+/* lda is at least n rounded up to 8, and a has that many rows: the update works on strips of 8 columns. */
+int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a, int64_t lda) {
+    double *strips = ganq__malloc_aligned((size_t)(BLOCK * (n + 1)), sizeof *strips);
+    double *upper = ganq__malloc_aligned(BLOCK * BLOCK, sizeof *upper);
+    int result = strips && upper ? 0 : -1;
+    for (int64_t begin = 0; begin < n && result == 0; begin += BLOCK) {
+        const int64_t width = n - begin < BLOCK ? n - begin : BLOCK;
+        const int64_t padded = (width + STRIP - 1) / STRIP * STRIP;
+        for (int64_t c = 0; c < padded; c++)
+            for (int64_t k = 0; k < begin; k++)
+                strips[(c / STRIP * begin + k) * STRIP + c % STRIP] =
+                    c < width ? a[(begin + c) * lda + k] : 0;
+        block_column b = {ops, a, n, lda, begin, padded, strips, upper};
+        if (begin > 0)
+            ganq__parallel_for(ctx->pool, (n - begin + ROWS - 1) / ROWS, update_rows, &b);
+        result = factor_block(a + begin * lda + begin, lda, width, upper);
+        b.width = width;
+        if (result == 0 && begin + width < n)
+            ganq__parallel_for(ctx->pool, (n - begin - width + ROWS - 1) / ROWS, solve_rows, &b);
+    }
+    ganq__free(strips);
+    ganq__free(upper);
+    return result;
+}
+
+int ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a) {
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t width = n - begin < BLOCK ? n - begin : BLOCK;
+        if (begin > 0 && ctx->dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
+                                          a + begin * n, n, 1, 1, a + begin * n + begin, n) != GANQ_OK)
+            return -1;
+        for (int64_t c = begin; c < begin + width; c++) {
+            const float pivot = a[c * n + c];
+            if (!(pivot > 0) || !isfinite(pivot))
+                return 1;
+            const float root = sqrtf(pivot);
+            a[c * n + c] = root;
+            for (int64_t i = c + 1; i < n; i++) {
+                float *row = a + i * n;
+                row[c] /= root;
+                const int64_t last = i < begin + width ? i + 1 : begin + width;
+                for (int64_t d = c + 1; d < last; d++)
+                    row[d] -= row[c] * a[d * n + c];
+            }
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,286 @@
+/* prepare.c - what a layer's solver derives from H once: live columns, their order, H in panels, damped factors. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dtype.h"
+#include "internal.h"
+
+/* H[i,j] of the scaled, symmetric H, by columns of W; h NULL is the identity. */
+static double entry(const float *h, int64_t K, double inverse_scale, int64_t i, int64_t j) {
+    if (!h)
+        return i == j;
+    return 0.5 * inverse_scale * ((double)h[i * K + j] + (double)h[j * K + i]);
+}
+
+static ganq_status check_hessian(int64_t K, const float *h) {
+    for (int64_t i = 0; i < K; i++) {
+        const int64_t j = ganq__find_nonfinite(h + i * K, K);
+        if (j >= 0)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian has a NaN or infinity at row %lld, column %lld",
+                      (long long)i, (long long)j);
+        if (h[i * K + i] < 0)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian has %g on its diagonal at %lld, expected >= 0",
+                      (double)h[i * K + i], (long long)i);
+        if (h[i * K + i] == 0)
+            for (int64_t c = 0; c < K; c++)
+                if (h[i * K + c] != 0)
+                    GANQ_FAIL(GANQ_ERR_NUMERIC,
+                              "the Hessian has 0 on its diagonal at %lld but %g at column %lld: no X^T X",
+                              (long long)i, (double)h[i * K + c], (long long)c);
+    }
+    return GANQ_OK;
+}
+
+typedef struct ranked_column {
+    float diagonal;
+    int32_t column;
+} ranked_column;
+static int compare_ranked(const void *a, const void *b) {
+    const ranked_column *x = a, *y = b;
+    if (x->diagonal != y->diagonal)
+        return x->diagonal > y->diagonal ? 1 : -1;
+    return x->column - y->column;
+}
+
+/* Live columns by H_kk, dead ones, and the scale. */
+static ganq_status rank_columns(ganq__problem *problem, const float *h) {
+    const int64_t K = problem->K;
+    ranked_column *ranked;
+    GANQ_ALLOC(ranked, (size_t)K);
+    int64_t live = 0, dead = 0;
+    double sum = 0;
+    for (int64_t k = 0; k < K; k++) {
+        const float diagonal = h ? h[k * K + k] : 1;
+        if (diagonal > 0) {
+            ranked[live++] = (ranked_column){diagonal, (int32_t)k};
+            sum += diagonal;
+        } else {
+            problem->dead[dead++] = (int32_t)k;
+        }
+    }
+    qsort(ranked, (size_t)live, sizeof *ranked, compare_ranked);
+    for (int64_t k = 0; k < live; k++)
+        problem->columns[k] = ranked[k].column;
+    ganq__free(ranked);
+    problem->live = live;
+    problem->ld = (live + GANQ__PANEL - 1) / GANQ__PANEL * GANQ__PANEL;
+    problem->scale = live > 0 ? ldexp(1, ilogb(sum / (double)live)) : 1;
+    return GANQ_OK;
+}
+
+/* Whether no live column is tied to another: then rows are one-dimensional k-means problems. */
+static int is_diagonal(const ganq__problem *problem, const float *h) {
+    for (int64_t i = 0; h && i < problem->K; i++)
+        for (int64_t j = 0; j < problem->K; j++)
+            if (i != j && h[i * problem->K + j] != 0)
+                return 0;
+    return 1;
+}
+
+static ganq_status build_diagonal(ganq__problem *problem, const float *h) {
+    problem->diagonals = ganq__calloc((size_t)problem->ld, sizeof(float));
+    problem->inverses = ganq__calloc((size_t)problem->ld, sizeof(float));
+    if (!problem->diagonals || !problem->inverses)
+        return GANQ_ERR_NO_MEMORY;
+    for (int64_t k = 0; k < problem->live; k++) {
+        const double value = entry(h, problem->K, 1 / problem->scale, problem->columns[k], problem->columns[k]);
+        problem->diagonals[k] = (float)value;
+        problem->inverses[k] = (float)(1 / value);
+    }
+    return GANQ_OK;
+}
+
+static ganq_status build_hessian(ganq__problem *problem, const float *h) {
+    const int64_t live = problem->live;
+    ganq__panels *panels = &problem->hessian;
+    *panels = (ganq__panels){.K = live, .ld = problem->ld};
+    const int64_t size = ganq__panels_size(live, 0);
+    panels->data = ganq__malloc_aligned((size_t)size, sizeof(float));
+    if (!panels->data)
+        return GANQ_ERR_NO_MEMORY;
+    memset(panels->data, 0, (size_t)size * sizeof(float));
+    for (int64_t p = 0; p < problem->ld / GANQ__PANEL; p++) {
+        float *panel = panels->data + ganq__panel_origin(panels, p);
+        for (int64_t u = 0; u < live; u++)
+            for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j < live; j++)
+                panel[GANQ__PANEL * u + j % GANQ__PANEL] =
+                    (float)entry(h, problem->K, 1 / problem->scale, problem->columns[u],
+                                 problem->columns[j]);
+    }
+    return GANQ_OK;
+}
+
+/* The columns of a factor: by H_kk, or as they are in W. */
+static int compare_by_column(const void *a, const void *b) {
+    const int32_t *x = a, *y = b; /* pairs (column, live number) */
+    return (x[0] > y[0]) - (x[0] < y[0]);
+}
+static ganq_status order_columns(const ganq__problem *problem, ganq__factor *factor) {
+    const int64_t live = problem->live;
+    int32_t(*pairs)[2];
+    GANQ_ALLOC(pairs, (size_t)live);
+    for (int64_t k = 0; k < live; k++) {
+        pairs[k][0] = problem->columns[k];
+        pairs[k][1] = (int32_t)k;
+    }
+    if (!factor->ordered)
+        qsort(pairs, (size_t)live, sizeof *pairs, compare_by_column);
+    for (int64_t k = 0; k < live; k++) {
+        factor->columns[k] = pairs[k][0];
+        factor->live_index[k] = pairs[k][1];
+    }
+    ganq__free(pairs);
+    return GANQ_OK;
+}
+
+static void fill_lower(const ganq__problem *problem, const ganq__factor *factor, const float *h,
+                       double *a) {
+    const int64_t live = problem->live, ld = problem->ld;
+    for (int64_t i = 0; i < live; i++) {
+        for (int64_t j = 0; j <= i; j++)
+            a[i * ld + j] = entry(h, problem->K, 1 / problem->scale, factor->columns[i],
+                                  factor->columns[j]);
+        a[i * ld + i] += factor->offset[i];
+    }
+}
+
+/* Whether the plain H, dead columns included, can be factored in float32; *result 1: it cannot. */
+static ganq_status float32_fails(ganq__problem *problem, const float *h, int *result) {
+    const int64_t K = problem->K;
+    *result = problem->live < K;
+    if (*result || !h)
+        return GANQ_OK;
+    float *a;
+    GANQ_ALLOC(a, (size_t)(K * K));
+    memcpy(a, h, (size_t)(K * K) * sizeof *a);
+    *result = ganq__cholesky_f32(problem->ctx, K, a);
+    ganq__free(a);
+    return *result < 0 ? GANQ_ERR_NO_MEMORY : GANQ_OK;
+}
+
+/* The paper's offset max(sum_j |H_ij| - 2 H_ii, 1e-8), in the order of the factor. */
+static void dominance_offset(const ganq__problem *problem, ganq__factor *factor, const float *h) {
+    for (int64_t i = 0; i < problem->live; i++) {
+        const int64_t row = factor->columns[i];
+        double sum = 0;
+        for (int64_t j = 0; j < problem->K; j++)
+            sum += fabs(entry(h, problem->K, 1, row, j));
+        factor->offset[i] = fmax(sum - 2 * entry(h, problem->K, 1, row, row), 1e-8) / problem->scale;
+    }
+}
+
+static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, const float *h,
+                                ganq__damping_kind kind) {
+    const int64_t live = problem->live, ld = problem->ld;
+    factor->columns = ganq__malloc((size_t)live, sizeof(int32_t));
+    factor->live_index = ganq__malloc((size_t)live, sizeof(int32_t));
+    factor->offset = ganq__calloc((size_t)live, sizeof(double));
+    factor->inverse = ganq__calloc((size_t)ld, sizeof(float));
+    const int64_t size = ganq__panels_size(live, 1);
+    factor->lower = (ganq__panels){.K = live, .ld = ld, .triangular = 1};
+    factor->lower.data = ganq__malloc_aligned((size_t)size, sizeof(float));
+    if (!factor->columns || !factor->live_index || !factor->offset || !factor->inverse ||
+        !factor->lower.data)
+        return GANQ_ERR_NO_MEMORY;
+    GANQ_TRY(order_columns(problem, factor));
+    double mean = 0;
+    for (int64_t k = 0; k < live; k++)
+        mean += problem->diagonals[k];
+    mean /= (double)live;
+    if (kind == GANQ__DAMPING_PAPER) {
+        int fails = 0;
+        GANQ_TRY(float32_fails(problem, h, &fails));
+        if (fails)
+            dominance_offset(problem, factor, h);
+        problem->offset_added = fails;
+        factor->damping = 0;
+    } else {
+        for (int64_t k = 0; k < live; k++)
+            factor->offset[k] = factor->damping * mean;
+    }
+    double *a;
+    GANQ_ALLOC(a, (size_t)(ld * ld));
+    memset(a, 0, (size_t)(ld * ld) * sizeof *a);
+    int failed = 1;
+    /* H may be far from what X^T X can be; enough on the diagonal always helps. */
+    for (int attempt = 0; failed == 1 && attempt < 60; attempt++) {
+        if (attempt > 0) {
+            const double grown = factor->damping > 0 ? factor->damping * 10 : 1e-6;
+            for (int64_t k = 0; k < live; k++)
+                factor->offset[k] += (grown - factor->damping) * mean;
+            factor->damping = grown;
+        }
+        fill_lower(problem, factor, h, a);
+        failed = ganq__cholesky(problem->ctx, problem->ops, live, a, ld);
+    }
+    if (failed == 0) {
+        memset(factor->lower.data, 0, (size_t)size * sizeof(float));
+        for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
+            float *panel = factor->lower.data + ganq__panel_origin(&factor->lower, p);
+            for (int64_t u = GANQ__PANEL * p; u < live; u++)
+                for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j <= u; j++)
+                    panel[GANQ__PANEL * u + j % GANQ__PANEL] = (float)a[u * ld + j];
+        }
+        for (int64_t k = 0; k < live; k++)
+            factor->inverse[k] = (float)(1 / a[k * ld + k]);
+    }
+    ganq__free(a);
+    if (failed > 0)
+        GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian cannot be factored, whatever is added to its diagonal");
+    return failed < 0 ? GANQ_ERR_NO_MEMORY : GANQ_OK;
+}
+
+ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
+                               const float *w, const float *h, int bits, const ganq__plan *plan) {
+    memset(problem, 0, sizeof *problem);
+    problem->ctx = ctx;
+    problem->ops = ctx->solver;
+    problem->N = N;
+    problem->K = K;
+    problem->w = w;
+    problem->bits = bits;
+    problem->levels = 1 << bits;
+    problem->columns = ganq__malloc((size_t)K, sizeof(int32_t));
+    problem->dead = ganq__malloc((size_t)K, sizeof(int32_t));
+    if (!problem->columns || !problem->dead)
+        return GANQ_ERR_NO_MEMORY;
+    if (h)
+        GANQ_TRY(check_hessian(K, h));
+    GANQ_TRY(rank_columns(problem, h));
+    if (problem->live == 0)
+        return GANQ_OK;
+    GANQ_TRY(build_diagonal(problem, h));
+    problem->diagonal = is_diagonal(problem, h);
+    problem->exact_factor = -1;
+    if (problem->diagonal && !plan->literal)
+        return GANQ_OK;
+    GANQ_TRY(build_hessian(problem, h));
+    for (int i = 0; i < plan->factor_count; i++) {
+        ganq__factor *factor = &problem->factors[problem->factor_count++];
+        factor->ordered = plan->factors[i].ordered;
+        factor->damping = plan->factors[i].damping;
+        GANQ_TRY(build_factor(problem, factor, h, plan->factors[i].kind));
+        if (factor->ordered && (problem->exact_factor < 0 ||
+                                factor->damping < problem->factors[problem->exact_factor].damping))
+            problem->exact_factor = i;
+        GANQ_TRY(ganq__progress_tick(ctx, 0.05 * (i + 1) / plan->factor_count));
+    }
+    return GANQ_OK;
+}
+
+void ganq__problem_close(ganq__problem *problem) {
+    for (int i = 0; i < problem->factor_count; i++) {
+        ganq__factor *factor = &problem->factors[i];
+        ganq__free(factor->columns);
+        ganq__free(factor->live_index);
+        ganq__free(factor->offset);
+        ganq__free(factor->inverse);
+        ganq__free(factor->lower.data);
+    }
+    ganq__free(problem->columns);
+    ganq__free(problem->dead);
+    ganq__free(problem->hessian.data);
+    ganq__free(problem->diagonals);
+    ganq__free(problem->inverses);
+}

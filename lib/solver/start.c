@@ -1,0 +1,193 @@
+/* start.c - start tables: where the alternation begins decides where it ends, so a row is tried from several. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* Above this many values, k-means works on as many weighted means of neighbors: the dynamic program below takes
+ * levels * n * log n steps, and finer points no longer move the result. */
+enum { POINTS_MAX = 512 };
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double ganq__quantile(const double *sorted, int64_t count, double q) {
+    const double at = q * (double)(count - 1);
+    const int64_t i = (int64_t)at;
+    if (i + 1 >= count)
+        return sorted[count - 1];
+    return sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]);
+}
+
+/* count values from `from` to `to`, both included. */
+static void spread(double *table, int count, double from, double to) {
+    for (int s = 0; s < count; s++)
+        table[s] = s + 1 < count ? from + (to - from) * s / (count - 1) : to;
+}
+
+/* The released start tables: 4 bits, [3,5,5,3] levels over quarters of [min,max]; 3 bits, [2,4,2] over the row
+ * quantiles 0, .2, .8, 1. There is none for 2 bits; ours are the quantiles 0, 1/3, 2/3, 1. */
+static void piecewise(int levels, int64_t count, const double *sorted, double *table) {
+    const double low = sorted[0], range = sorted[count - 1] - low;
+    if (levels == 16) {
+        static const int counts[4] = {3, 5, 5, 3};
+        for (int i = 0, s = 0; i < 4; s += counts[i++])
+            spread(table + s, counts[i], low + 0.25 * i * range, low + 0.25 * (i + 1) * range);
+    } else if (levels == 8) {
+        static const int counts[3] = {2, 4, 2};
+        static const double cuts[4] = {0, .2, .8, 1};
+        for (int i = 0, s = 0; i < 3; s += counts[i++])
+            spread(table + s, counts[i], ganq__quantile(sorted, count, cuts[i]),
+                   ganq__quantile(sorted, count, cuts[i + 1]));
+    } else {
+        for (int s = 0; s < levels; s++)
+            table[s] = ganq__quantile(sorted, count, (double)s / (levels - 1));
+    }
+}
+
+/* Sums over the first i points, for the cost of a cluster in O(1). */
+typedef struct prefix_sum {
+    double weight, first, second;
+} prefix_sum;
+
+/* Weighted squared distance of points [i, j) to their mean. */
+static double cluster_cost(const prefix_sum *sums, int i, int j) {
+    const double weight = sums[j].weight - sums[i].weight, first = sums[j].first - sums[i].first;
+    const double cost = sums[j].second - sums[i].second - (weight > 0 ? first * first / weight : 0);
+    return cost > 0 ? cost : 0;
+}
+
+typedef struct kmeans_layer {
+    const prefix_sum *sums;
+    const double *previous; /* best cost of the first i points in one cluster fewer */
+    double *cost;
+    int16_t *split; /* where the last cluster begins */
+} kmeans_layer;
+
+/* Best split of [0, j) for j in [low, high], known to lie in [from, to]: splits grow with j, so each half of the range
+ * searches only on its side of the middle's split. */
+static void kmeans_fill(const kmeans_layer *layer, int low, int high, int from, int to) {
+    if (low > high)
+        return;
+    const int j = (low + high) / 2, last = to < j ? to : j;
+    double best = INFINITY;
+    int best_i = from;
+    for (int i = from; i <= last; i++) {
+        const double cost = layer->previous[i] + cluster_cost(layer->sums, i, j);
+        if (cost < best) {
+            best = cost;
+            best_i = i;
+        }
+    }
+    layer->cost[j] = best;
+    layer->split[j] = (int16_t)best_i;
+    kmeans_fill(layer, low, j - 1, from, best_i);
+    kmeans_fill(layer, j + 1, high, best_i, to);
+}
+
+/* Sorted points [n] with positive weights; n <= POINTS_MAX. Table ascending; entries beyond the number of points repeat
+ * the last. */
+static void kmeans(int levels, int n, const double *points, const double *weights, double *table) {
+    prefix_sum sums[POINTS_MAX + 1];
+    double costs[2][POINTS_MAX + 1];
+    int16_t splits[GANQ__LEVELS][POINTS_MAX + 1];
+    double center = 0, total = 0; /* sums are about the mean: they would cancel otherwise */
+    for (int i = 0; i < n; i++) {
+        center += weights[i] * points[i];
+        total += weights[i];
+    }
+    center /= total;
+    sums[0] = (prefix_sum){0, 0, 0};
+    for (int i = 0; i < n; i++) {
+        const double x = points[i] - center;
+        sums[i + 1] = (prefix_sum){sums[i].weight + weights[i], sums[i].first + weights[i] * x,
+                                   sums[i].second + weights[i] * x * x};
+    }
+    const int clusters = n < levels ? n : levels;
+    for (int j = 0; j <= n; j++) {
+        costs[0][j] = cluster_cost(sums, 0, j);
+        splits[0][j] = 0;
+    }
+    for (int c = 1; c < clusters; c++) {
+        const kmeans_layer layer = {sums, costs[(c - 1) % 2], costs[c % 2], splits[c]};
+        kmeans_fill(&layer, 0, n, 0, n);
+    }
+    int end = n;
+    for (int c = clusters - 1; c >= 0; c--) {
+        const int begin = splits[c][end];
+        const double weight = sums[end].weight - sums[begin].weight;
+        const double first = sums[end].first - sums[begin].first;
+        table[c] = weight > 0 ? center + first / weight : points[end > 0 ? end - 1 : 0];
+        end = begin;
+    }
+    for (int s = clusters; s < levels; s++)
+        table[s] = table[clusters - 1];
+}
+
+/* Sorts (value, weight) pairs by value and merges them to at most POINTS_MAX of about equal count; equal values always
+ * share a point. Returns the number of points. pairs [count]. */
+typedef struct weighted_value {
+    double value, weight;
+} weighted_value;
+static int compare_weighted(const void *a, const void *b) {
+    const weighted_value *x = a, *y = b;
+    if (x->value != y->value)
+        return x->value > y->value ? 1 : -1;
+    return (x->weight > y->weight) - (x->weight < y->weight);
+}
+static int merge_points(weighted_value *pairs, int64_t count, double *points, double *weights) {
+    qsort(pairs, (size_t)count, sizeof *pairs, compare_weighted);
+    int64_t distinct = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (distinct > 0 && pairs[distinct - 1].value == pairs[i].value)
+            pairs[distinct - 1].weight += pairs[i].weight;
+        else
+            pairs[distinct++] = pairs[i];
+    }
+    const int n = distinct < POINTS_MAX ? (int)distinct : POINTS_MAX;
+    for (int p = 0; p < n; p++) {
+        const int64_t from = distinct * p / n, to = distinct * (p + 1) / n;
+        double weight = 0, first = 0;
+        for (int64_t i = from; i < to; i++) {
+            weight += pairs[i].weight;
+            first += pairs[i].weight * pairs[i].value;
+        }
+        points[p] = to - from == 1 ? pairs[from].value : first / weight;
+        weights[p] = weight;
+    }
+    return n;
+}
+
+void ganq__start_table(const ganq__start *start, int levels, int64_t count, const float *values,
+                       const double *weights, double *scratch, double *table) {
+    if (start->kind == GANQ__START_KMEANS) {
+        weighted_value *pairs = (weighted_value *)scratch;
+        double points[POINTS_MAX], merged[POINTS_MAX];
+        for (int64_t i = 0; i < count; i++)
+            pairs[i] = (weighted_value){values[i],
+                                        start->parameter > 0 ? pow(weights[i], start->parameter) : 1};
+        const int n = merge_points(pairs, count, points, merged);
+        kmeans(levels, n, points, merged, table);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        scratch[i] = values[i];
+    qsort(scratch, (size_t)count, sizeof *scratch, compare_doubles);
+    const double low = scratch[0], high = scratch[count - 1];
+    switch (start->kind) {
+    case GANQ__START_PIECEWISE:
+        piecewise(levels, count, scratch, table);
+        break;
+    case GANQ__START_QUANTILES:
+        for (int s = 0; s < levels; s++)
+            table[s] = ganq__quantile(scratch, count, (s + 0.5) / levels);
+        break;
+    default: {
+        const double cut = 0.5 * (1 - start->parameter) * (high - low);
+        spread(table, levels, low + cut, high - cut);
+    }
+    }
+}

@@ -1,0 +1,357 @@
+/* tiles.c - our recipes: in a tile of rows every path of every row is tried for a while, the best go on, the best of those
+ * are refined by coordinate descent. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+typedef struct tile {
+    ganq__problem *problem;
+    const ganq__plan *plan;
+    ganq__batch *batch;
+    int worker;
+    int64_t first_row, rows, paths;
+    ganq__frame *frames;     /* [rows]                                        */
+    ganq__trial *trials;     /* [rows, paths], each row's best first          */
+    ganq__trial **list;      /* [rows * paths]                                */
+    uint8_t *codes;          /* [rows * paths, ld]                            */
+    double *traces;          /* [rows * paths, slots]                         */
+    float *values;           /* [K]                                           */
+    double *weights, *scratch;
+} tile;
+
+static void tile_free(tile *t) {
+    ganq__free(t->frames);
+    ganq__free(t->trials);
+    ganq__free(t->list);
+    ganq__free(t->codes);
+    ganq__free(t->traces);
+    ganq__free(t->values);
+    ganq__free(t->weights);
+    ganq__free(t->scratch);
+}
+
+static int tile_create(tile *t, int slots) {
+    const size_t count = (size_t)(t->rows * t->paths), K = (size_t)t->problem->K;
+    t->frames = ganq__malloc((size_t)t->rows, sizeof *t->frames);
+    t->trials = ganq__calloc(count, sizeof *t->trials);
+    t->list = ganq__malloc(count, sizeof *t->list);
+    t->codes = ganq__calloc(count * (size_t)t->problem->ld, 1);
+    t->traces = ganq__malloc(count * (size_t)slots, sizeof *t->traces);
+    t->values = ganq__malloc(K, sizeof *t->values);
+    t->weights = ganq__malloc(K, sizeof *t->weights);
+    t->scratch = ganq__malloc(3 * K, sizeof *t->scratch);
+    if (!t->frames || !t->trials || !t->list || !t->codes || !t->traces || !t->values || !t->weights ||
+        !t->scratch)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        t->trials[i].codes = t->codes + i * (size_t)t->problem->ld;
+        t->trials[i].trace = t->traces + i * (size_t)slots;
+        for (int s = 0; s < slots; s++)
+            t->trials[i].trace[s] = NAN;
+    }
+    return 1;
+}
+
+/* Start tables of one row, from its live columns, into its trials. */
+static void start_row(tile *t, int64_t i) {
+    const ganq__problem *problem = t->problem;
+    const ganq__plan *plan = t->plan;
+    const int64_t row = t->first_row + i, count = problem->live;
+    t->frames[i] = ganq__row_frame(problem, row);
+    ganq__row_values(problem, row, &t->frames[i], problem->columns, t->values);
+    for (int64_t k = 0; k < count; k++)
+        t->weights[k] = problem->diagonals[k];
+    for (int s = 0; s < (problem->diagonal ? 1 : plan->start_count); s++) {
+        double values[GANQ__LEVELS];
+        const ganq__start best = {GANQ__START_KMEANS, 1}; /* the solution itself, if H is diagonal */
+        ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count, t->values,
+                          t->weights, t->scratch, values);
+        const int factors = problem->diagonal ? 1 : problem->factor_count;
+        for (int f = 0; f < factors; f++) {
+            ganq__trial *trial = &t->trials[i * t->paths + s * factors + f];
+            trial->open = 1;
+            trial->row = row;
+            trial->start = s;
+            trial->factor = f;
+            trial->error = INFINITY;
+            ganq__table_set(&trial->table, problem->levels, values, NULL);
+            trial->best = trial->table;
+        }
+    }
+}
+
+static int compare_trials(const void *a, const void *b) {
+    const ganq__trial *x = a, *y = b;
+    if (x->error != y->error)
+        return x->error < y->error ? -1 : 1;
+    return x->start != y->start ? x->start - y->start : x->factor - y->factor;
+}
+
+/* The open trials among the first `count` of every row, best first. */
+static void rank_trials(tile *t, int64_t count) {
+    for (int64_t i = 0; i < t->rows; i++)
+        if (t->trials[i * t->paths].open)
+            qsort(t->trials + i * t->paths, (size_t)count, sizeof *t->trials, compare_trials);
+}
+
+/* The same, and only the best `kept` of `count` trials stay open, with the first path (start 0, factor 0) behind them
+ * wherever it ranks. Returns how many go on at most. */
+static int64_t select_trials(tile *t, int64_t count, int64_t kept) {
+    rank_trials(t, count);
+    if (kept >= count)
+        return count;
+    for (int64_t i = 0; i < t->rows; i++) {
+        ganq__trial *trials = &t->trials[i * t->paths];
+        for (int64_t p = kept; p < count; p++) {
+            if (trials[p].start == 0 && trials[p].factor == 0) {
+                const ganq__trial first = trials[p];
+                trials[p] = trials[kept];
+                trials[kept] = first;
+            }
+        }
+        for (int64_t p = kept; p < count; p++)
+            if (trials[p].start != 0 || trials[p].factor != 0) {
+                trials[p].open = 0;
+                trials[p].error = INFINITY;
+            }
+    }
+    return kept + 1;
+}
+
+/* Open trials among [begin, end) of every row into t->list; factor negative: of all factors. */
+static int64_t list_trials(tile *t, int64_t begin, int64_t end, int factor) {
+    int64_t listed = 0;
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t p = begin; p < end; p++) {
+            ganq__trial *trial = &t->trials[i * t->paths + p];
+            if (trial->open && (factor < 0 || trial->factor == factor))
+                t->list[listed++] = trial;
+        }
+    return listed;
+}
+
+static void alternate_tile(tile *t, int64_t begin, int64_t end, int from, int to) {
+    for (int f = 0; f < t->problem->factor_count; f++) {
+        const int64_t listed = list_trials(t, begin, end, f), capacity = t->batch->capacity;
+        for (int64_t i = 0; i < listed; i += capacity)
+            ganq__alternate(t->problem, t->plan, t->batch, t->frames, t->first_row, t->list + i,
+                            listed - i < capacity ? listed - i : capacity, from, to, t->worker);
+    }
+}
+
+static void descend_tile(tile *t, int64_t begin, int64_t end) {
+    const int64_t listed = list_trials(t, begin, end, -1), capacity = t->batch->capacity;
+    for (int64_t i = 0; i < listed; i += capacity)
+        ganq__descend(t->problem, t->plan, t->batch, t->frames, t->first_row, t->list + i,
+                      listed - i < capacity ? listed - i : capacity, t->worker);
+}
+
+/* ---- search ---- */
+
+/* Changed copies of each row's best, settled again, one generation after the other; the best of all stays first. Copies
+ * that go through alternations use the factors in turn. */
+static void search_tile(tile *t) {
+    const ganq__problem *problem = t->problem;
+    const int offspring = t->plan->offspring;
+    for (int generation = 0; generation < t->plan->generations; generation++) {
+        int needs[GANQ__OFFSPRING_MAX + 1] = {0};
+        for (int64_t i = 0; i < t->rows; i++) {
+            ganq__trial *trials = &t->trials[i * t->paths];
+            const uint64_t seed = ganq__row_hash(problem, trials[0].row) + (uint64_t)generation;
+            trials[0].open = 1;
+            for (int p = 1; p < t->paths; p++)
+                trials[p].open = 0;
+            for (int p = 1; p <= offspring; p++) {
+                needs[p] = ganq__mutate(problem, &trials[0], seed, p - 1, &trials[p]);
+                trials[p].open = 1;
+                trials[p].start = p;
+                trials[p].error = INFINITY;
+                trials[p].factor = needs[p] > 0 ? (p + generation) % problem->factor_count
+                                                : problem->exact_factor;
+            }
+        }
+        for (int p = 1; p <= offspring; p++)
+            if (needs[p] > 0)
+                alternate_tile(t, p, p + 1, 0, needs[p]);
+        descend_tile(t, 1, offspring + 1);
+        for (int64_t i = 0; i < t->rows; i++) /* all are in the order of the live numbers now */
+            for (int p = 0; p <= offspring; p++) {
+                t->trials[i * t->paths + p].factor = problem->exact_factor;
+                t->trials[i * t->paths + p].start = p;
+            }
+        rank_trials(t, offspring + 1);
+    }
+}
+
+/* ---- outliers ---- */
+
+enum { OUTLIER_TRIALS = 3, SURPLUS = 3 }; /* extremes tried per outlier kept */
+
+/* A fresh start for a trial: `marks` extremes exact, the table from the other columns. */
+static void start_without(tile *t, int64_t i, ganq__trial *trial, double power, int64_t marks) {
+    const ganq__problem *problem = t->problem;
+    const ganq__start start = {GANQ__START_KMEANS, problem->diagonal ? 1 : 0.25};
+    double values[GANQ__LEVELS];
+    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, t->values);
+    for (int64_t k = 0; k < problem->live; k++)
+        t->weights[k] = problem->diagonals[k];
+    memset(trial->codes, 0, (size_t)problem->live);
+    ganq__mark_extremes(problem->live, t->values, t->weights, power, marks, t->scratch, trial->codes);
+    int64_t left = 0;
+    for (int64_t k = 0; k < problem->live; k++)
+        if (trial->codes[k] != GANQ__EXACT) {
+            t->values[left] = t->values[k];
+            t->weights[left++] = t->weights[k];
+        }
+    ganq__start_table(&start, problem->levels, left, t->values, t->weights, t->scratch, values);
+    ganq__table_set(&trial->table, problem->levels, values, NULL);
+}
+
+/* With a diagonal H, a table decides everything: nearest codes, and the largest residuals exact. */
+static void settle_diagonal(tile *t, int64_t i, ganq__trial *trial) {
+    const ganq__problem *problem = t->problem;
+    trial->best = trial->table;
+    trial->error = 0;
+    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, t->values);
+    for (int64_t k = 0; k < problem->live; k++) {
+        int best = 0;
+        for (int s = 1; s < problem->levels; s++)
+            if (fabsf(t->values[k] - trial->best.value[s]) <
+                fabsf(t->values[k] - trial->best.value[best]))
+                best = s;
+        const double e = (double)t->values[k] - (double)trial->best.value[best];
+        trial->codes[k] = (uint8_t)best;
+        t->weights[k] = e * e * (double)problem->diagonals[k];
+    }
+    ganq__mark_largest(problem->live, t->weights, trial->outliers, t->scratch, trial->codes);
+    for (int64_t k = 0; k < problem->live; k++)
+        trial->error += trial->codes[k] == GANQ__EXACT ? 0 : t->weights[k];
+}
+
+/* The row's winner and two fresh starts, each with `outliers` columns exact in the end; codes by live number. The
+ * winner's error only falls, so outliers never make a row worse. */
+static void solve_outliers(tile *t) {
+    const ganq__problem *problem = t->problem;
+    for (int64_t i = 0; i < t->rows; i++) {
+        ganq__trial *trials = &t->trials[i * t->paths];
+        const int64_t count = ganq__outlier_count(problem, trials[0].row, t->plan->outlier_ratio);
+        for (int64_t p = 0; p < t->paths; p++)
+            trials[p].open = p < OUTLIER_TRIALS && count > 0;
+        for (int64_t p = 0; p < OUTLIER_TRIALS && count > 0; p++) {
+            trials[p].outliers = count;
+            trials[p].row = trials[0].row;
+            trials[p].factor = problem->exact_factor; /* its places are the live numbers */
+            if (p > 0) {
+                const int64_t marks = problem->diagonal                        ? count
+                                      : SURPLUS * count < problem->live / 2 ? SURPLUS * count
+                                                                               : count;
+                trials[p].start = (int)p;
+                trials[p].error = INFINITY;
+                start_without(t, i, &trials[p], p == 1 ? 0 : 0.5, marks);
+            }
+            if (problem->diagonal)
+                settle_diagonal(t, i, &trials[p]);
+        }
+    }
+    if (!problem->diagonal) {
+        alternate_tile(t, 1, OUTLIER_TRIALS, 0, t->plan->alternations);
+        descend_tile(t, 0, OUTLIER_TRIALS);
+    }
+    rank_trials(t, OUTLIER_TRIALS);
+}
+
+/* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the last one. */
+static void store_trace(const tile *t, ganq__result *result, int64_t i) {
+    const ganq__trial *trial = &t->trials[i * t->paths];
+    const double scale = t->frames[i].scale;
+    double *trace = result->trace + (t->first_row + i) * result->slots, last = 0;
+    for (int s = 1; s < result->slots; s++) {
+        if (!isnan(trial->trace[s]))
+            last = trial->trace[s];
+        trace[s] = last * t->problem->scale / (scale * scale);
+    }
+}
+
+/* The error of row i's winner as it is now. */
+static void store_error(const tile *t, ganq__result *result, int64_t i, int slot) {
+    const ganq__trial *trial = &t->trials[i * t->paths];
+    const double scale = t->frames[i].scale;
+    for (int s = slot; s < result->slots; s++)
+        result->trace[(t->first_row + i) * result->slots + s] =
+            trial->error * t->problem->scale / (scale * scale);
+}
+
+/* The winner of row i: its table in units of W, its codes by column. */
+static void store_row(const tile *t, ganq__result *result, int64_t i) {
+    const ganq__problem *problem = t->problem;
+    const ganq__trial *trial = &t->trials[i * t->paths];
+    const int64_t row = t->first_row + i;
+    uint8_t *codes = result->codes + row * problem->K;
+    ganq__store_table(result, row, &trial->best, &t->frames[i]);
+    ganq__nearest_codes(problem, row, result->lut + row * problem->levels, codes); /* dead columns */
+    if (problem->diagonal && trial->outliers == 0)
+        return;
+    for (int64_t k = 0; k < problem->live; k++)
+        codes[problem->columns[k]] = trial->codes[k];
+}
+
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void solve_tile(void *user, int64_t item, int worker) {
+    ganq__result *result = user;
+    ganq__problem *problem = result->problem;
+    const ganq__plan *plan = result->plan;
+    const int64_t per_tile = ganq__tile_rows(problem->K), first = item * per_tile;
+    const int64_t paths = plan->start_count * (problem->diagonal ? 1 : problem->factor_count);
+    tile t = {.problem = problem,
+              .plan = plan,
+              .batch = &result->batches[worker],
+              .worker = worker,
+              .first_row = first,
+              .rows = problem->N - first < per_tile ? problem->N - first : per_tile,
+              .paths = most(paths, most(OUTLIER_TRIALS, plan->offspring + 1))};
+    if (ganq__problem_pause(problem, worker, 0))
+        return;
+    if (!tile_create(&t, result->slots)) {
+        ganq__tile_failed(problem);
+        tile_free(&t);
+        return;
+    }
+    for (int64_t i = 0; i < t.rows; i++)
+        start_row(&t, i);
+    if (!problem->diagonal) {
+        int64_t count = paths;
+        alternate_tile(&t, 0, count, 0, plan->probe);
+        if (plan->alternations > plan->probe) {
+            count = select_trials(&t, count, plan->kept);
+            alternate_tile(&t, 0, count, plan->probe, plan->alternations);
+        }
+        count = select_trials(&t, count, plan->finalists);
+        descend_tile(&t, 0, count);
+        rank_trials(&t, count);
+    }
+    for (int64_t i = 0; i < t.rows; i++)
+        store_trace(&t, result, i);
+    if (!problem->diagonal && plan->generations > 0) {
+        search_tile(&t);
+        for (int64_t i = 0; i < t.rows; i++)
+            store_error(&t, result, i, ganq__slot_search(plan));
+    }
+    if (plan->outlier_ratio > 0)
+        solve_outliers(&t);
+    for (int64_t i = 0; i < t.rows && plan->outlier_ratio > 0; i++)
+        store_error(&t, result, i, ganq__slot_outliers(plan));
+    if (!atomic_load(&problem->canceled))
+        for (int64_t i = 0; i < t.rows; i++)
+            store_row(&t, result, i);
+    tile_free(&t);
+    atomic_fetch_add(&problem->tiles_done, 1);
+}
+
+ganq_status ganq__solve_paths(ganq__result *result) {
+    const int64_t rows = ganq__tile_rows(result->problem->K);
+    return ganq__run_tiles(result, (result->problem->N + rows - 1) / rows, solve_tile, result, 0.05,
+                           0.95);
+}

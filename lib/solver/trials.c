@@ -1,0 +1,329 @@
+/* trials.c - batches of trials: working memory, and the alternation of codes and tables (paper, algorithm 1).
+ *
+ * Everything goes through the factor H + D = L L^T (D: damping or offset). With r = e L, which the S-step leaves behind,
+ * e (H + D) e^T = |r|^2: no large terms cancel, float32 sums are enough. The table step is solved for the change of the
+ * table, (S (H+D) S^T) step = S (H+D) e^T, by which |r|^2 falls by slope . step; t = (w H S^T)(S H S^T)^+ (eq. 6) is the
+ * same table without the cancellation of w H S^T. The plain error is |r|^2 - sum_k D_k e_k^2. */
+#include <math.h>
+#include <string.h>
+
+#include "internal.h"
+
+ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, ganq__batch *batch) {
+    const size_t n = (size_t)capacity, ld = (size_t)problem->ld;
+    memset(batch, 0, sizeof *batch);
+    batch->capacity = capacity;
+    batch->ld = problem->ld;
+    batch->w = ganq__malloc_aligned(n * ld, sizeof(float));
+    batch->e = ganq__malloc_aligned(n * ld, sizeof(float));
+    batch->g = ganq__malloc_aligned(n * ld, sizeof(float));
+    batch->exact = ganq__malloc_aligned(n * ld, sizeof(double));
+    batch->codes = ganq__malloc_aligned(n * ld, 1);
+    batch->tables = ganq__malloc_aligned(n, sizeof *batch->tables);
+    batch->gram = ganq__malloc_aligned(n * GANQ__LEVELS * GANQ__LEVELS, sizeof(float));
+    batch->slope = ganq__malloc_aligned(n * GANQ__LEVELS, sizeof(float));
+    batch->energy = ganq__malloc_aligned(n, sizeof(double));
+    batch->change = ganq__malloc_aligned(n, sizeof(double));
+    batch->moves = ganq__malloc_aligned(n, sizeof(int64_t));
+    batch->scratch = ganq__malloc_aligned(
+        (size_t)problem->ops->gram_scratch(problem->live, capacity), 1);
+    if (!batch->w || !batch->e || !batch->g || !batch->exact || !batch->codes || !batch->tables ||
+        !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves ||
+        !batch->scratch) {
+        ganq__batch_free(batch);
+        return GANQ_ERR_NO_MEMORY;
+    }
+    memset(batch->w, 0, n * ld * sizeof(float));
+    memset(batch->e, 0, n * ld * sizeof(float));
+    memset(batch->g, 0, n * ld * sizeof(float));
+    memset(batch->exact, 0, n * ld * sizeof(double));
+    memset(batch->codes, 0, n * ld);
+    return GANQ_OK;
+}
+
+void ganq__batch_free(ganq__batch *batch) {
+    ganq__free(batch->w);
+    ganq__free(batch->e);
+    ganq__free(batch->g);
+    ganq__free(batch->exact);
+    ganq__free(batch->codes);
+    ganq__free(batch->tables);
+    ganq__free(batch->gram);
+    ganq__free(batch->slope);
+    ganq__free(batch->energy);
+    ganq__free(batch->change);
+    ganq__free(batch->moves);
+    ganq__free(batch->scratch);
+}
+
+void ganq__row_values(const ganq__problem *problem, int64_t row, const ganq__frame *frame,
+                      const int32_t *columns, float *x) {
+    const float *w = problem->w + row * problem->K;
+    for (int64_t k = 0; k < problem->live; k++)
+        x[k] = (float)(((double)w[columns[k]] - frame->shift) * frame->scale);
+}
+
+/* sum_k D_k e_k^2 and, where asked for, its parts: counts and sums of D by code. */
+static double offset_error(const ganq__factor *factor, int64_t live, const float *e) {
+    double sum = 0;
+    for (int64_t k = 0; k < live; k++)
+        sum += factor->offset[k] * (double)e[k] * (double)e[k];
+    return sum;
+}
+
+static void keep(ganq__trial *trial, const ganq__trial_table *table, const uint8_t *codes, int64_t live,
+                 double error) {
+    trial->error = error;
+    trial->best = *table;
+    memcpy(trial->codes, codes, (size_t)live);
+}
+
+/* The table after a step. Codes are not renumbered when `place` says that entries changed places. */
+static void move_table(ganq__trial_table *table, int levels, const double *step, uint8_t *place) {
+    double values[GANQ__LEVELS];
+    for (int s = 0; s < levels; s++)
+        values[s] = (double)table->value[s] + step[s];
+    ganq__table_set(table, levels, values, place);
+}
+
+static void renumber(uint8_t *codes, int64_t count, const uint8_t *place) {
+    for (int64_t k = 0; k < count; k++)
+        if (codes[k] != GANQ__EXACT)
+            codes[k] = place[codes[k]];
+}
+
+static void count_codes(const uint8_t *codes, int64_t live, int64_t *count) {
+    memset(count, 0, GANQ__LEVELS * sizeof *count);
+    for (int64_t k = 0; k < live; k++)
+        if (codes[k] != GANQ__EXACT)
+            count[codes[k]]++;
+}
+
+static void subtract_table(const ganq__trial_table *table, const uint8_t *codes, int64_t live,
+                           const float *w, float *e) {
+    for (int64_t k = 0; k < live; k++)
+        e[k] = codes[k] == GANQ__EXACT ? 0 : w[k] - table->value[codes[k]];
+}
+
+void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
+                     const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
+                     int from, int to, int worker) {
+    const ganq__solver_ops *ops = problem->ops;
+    const int64_t live = problem->live, ld = problem->ld;
+    const int levels = problem->levels;
+    const ganq__factor *factor = &problem->factors[trials[0]->factor];
+    for (int64_t i = 0; i < count; i++) {
+        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row], factor->columns,
+                         batch->w + i * ld);
+        batch->tables[i] = trials[i]->table;
+        memset(batch->codes + i * ld, 0, (size_t)ld);
+        for (int64_t k = 0; trials[i]->outliers > 0 && k < live; k++)
+            if (trials[i]->codes[k] == GANQ__EXACT)
+                batch->codes[i * ld + k] = GANQ__EXACT;
+    }
+    for (int iteration = from; iteration < to; iteration++) {
+        if (ganq__problem_pause(problem, worker, -1))
+            return;
+        ops->assign(&factor->lower, factor->inverse, count, batch->w, batch->tables, batch->codes,
+                    batch->e, batch->g);
+        ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope,
+                  batch->scratch);
+        for (int64_t i = 0; i < count; i++) {
+            ganq__trial *trial = trials[i];
+            uint8_t *codes = batch->codes + i * ld, place[GANQ__LEVELS];
+            float *e = batch->e + i * ld, *r = batch->g + i * ld;
+            double damped = 0;
+            for (int64_t k = 0; k < live; k++)
+                damped += (double)r[k] * (double)r[k];
+            double error = damped - offset_error(factor, live, e);
+            trial->trace[ganq__slot_assign(iteration)] = error;
+            if (error < trial->error && !plan->literal)
+                keep(trial, &batch->tables[i], codes, live, error);
+
+            static const double no_offset[GANQ__LEVELS];
+            int64_t used[GANQ__LEVELS];
+            double step[GANQ__LEVELS], slope[GANQ__LEVELS];
+            count_codes(codes, live, used);
+            for (int s = 0; s < levels; s++)
+                slope[s] = batch->slope[i * GANQ__LEVELS + s];
+            const double fall = ganq__table_step(
+                levels, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS, no_offset, used, slope, step);
+            for (int s = 0; s < levels && plan->literal; s++)
+                if (used[s] == 0) /* what the pseudo-inverse gives */
+                    step[s] = -(double)batch->tables[i].value[s];
+            move_table(&batch->tables[i], levels, step, place);
+            if (plan->literal)
+                ganq__table_close_duplicates(&batch->tables[i], levels);
+            renumber(codes, live, place);
+            subtract_table(&batch->tables[i], codes, live, batch->w + i * ld, e);
+            error = damped - fall - offset_error(factor, live, e);
+            trial->trace[ganq__slot_assign(iteration) + 1] = error;
+            if (error < trial->error)
+                keep(trial, &batch->tables[i], codes, live, error);
+        }
+    }
+    for (int64_t i = 0; i < count; i++)
+        trials[i]->table = batch->tables[i];
+}
+
+void ganq__measure(const ganq__problem *problem, ganq__batch *batch, int64_t count) {
+    if (!problem->diagonal) {
+        problem->ops->energy(&problem->hessian, count, batch->exact, batch->energy);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        batch->energy[i] = 0;
+        for (int64_t k = 0; k < problem->live; k++)
+            batch->energy[i] += problem->diagonals[k] * batch->exact[i * batch->ld + k] *
+                                batch->exact[i * batch->ld + k];
+    }
+}
+
+/* The table step with the undamped H: gram = S L L^T S^T less the segmented sums of D, slope = S g. A step that raises
+ * the error is not taken. Returns by how much the error changed. */
+static double exact_table_step(const ganq__problem *problem, const ganq__factor *factor, float *gram,
+                               const float *g, ganq__trial_table *table, uint8_t *codes) {
+    const int64_t live = problem->live;
+    const int levels = problem->levels;
+    int64_t used[GANQ__LEVELS];
+    double slope[GANQ__LEVELS] = {0}, offset[GANQ__LEVELS] = {0}, step[GANQ__LEVELS];
+    uint8_t place[GANQ__LEVELS];
+    count_codes(codes, live, used);
+    for (int64_t k = 0; k < live; k++) {
+        if (codes[k] == GANQ__EXACT)
+            continue;
+        slope[codes[k]] += g[k];
+        offset[codes[k]] += factor->offset[k];
+    }
+    ganq__table_step(levels, gram, offset, used, slope, step);
+    ganq__trial_table moved = *table;
+    move_table(&moved, levels, step, place);
+    double change = 0; /* of the quadratic, for the steps as float32 holds them */
+    double taken[GANQ__LEVELS];
+    for (int s = 0; s < levels; s++)
+        taken[s] = (double)moved.value[place[s]] - (double)table->value[s];
+    for (int s = 0; s < levels; s++) {
+        if (used[s] == 0)
+            continue;
+        double row = 0;
+        for (int t = 0; t < levels; t++)
+            if (used[t] > 0)
+                row += ((double)gram[GANQ__LEVELS * s + t] - (s == t ? offset[s] : 0)) * taken[t];
+        change += taken[s] * (row - 2 * slope[s]);
+    }
+    if (!(change < 0))
+        return 0;
+    *table = moved;
+    renumber(codes, live, place);
+    return change;
+}
+
+/* Moves trial `from` of the batch to place `to`: finished trials leave the batch. */
+static void move_trial(ganq__batch *batch, ganq__trial **trials, double *errors, int64_t to,
+                       int64_t from) {
+    const size_t ld = (size_t)batch->ld;
+    if (to == from)
+        return;
+    memcpy(batch->w + (size_t)to * ld, batch->w + (size_t)from * ld, ld * sizeof(float));
+    memcpy(batch->e + (size_t)to * ld, batch->e + (size_t)from * ld, ld * sizeof(float));
+    memcpy(batch->g + (size_t)to * ld, batch->g + (size_t)from * ld, ld * sizeof(float));
+    memcpy(batch->codes + (size_t)to * ld, batch->codes + (size_t)from * ld, ld);
+    batch->tables[to] = batch->tables[from];
+    batch->moves[to] = batch->moves[from];
+    trials[to] = trials[from];
+    errors[to] = errors[from];
+}
+
+/* Sweeps until a sweep changes no code, at most `sweeps`; batch->change gets the change of the error, batch->moves the
+ * codes changed in all. */
+static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
+                          int worker) {
+    int64_t moves[256];
+    for (int64_t i = 0; i < count; i++) {
+        batch->change[i] = 0;
+        batch->moves[i] = 0;
+    }
+    for (int sweep = 0; sweep < sweeps; sweep++) {
+        if (ganq__problem_pause(problem, worker, -1))
+            return;
+        problem->ops->sweep(&problem->hessian, problem->diagonals, problem->inverses, count, batch->w,
+                            batch->tables, batch->codes, batch->e, batch->g, batch->change, moves);
+        int64_t total = 0;
+        for (int64_t i = 0; i < count; i++) {
+            batch->moves[i] += moves[i];
+            total += moves[i];
+        }
+        if (total == 0)
+            return;
+    }
+}
+
+void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps, int worker) {
+    for (int64_t i = 0; i < count; i++)
+        subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
+                       batch->w + i * batch->ld, batch->e + i * batch->ld);
+    problem->ops->product(&problem->hessian, count, batch->e, batch->g);
+    descend_codes(problem, batch, count, sweeps, worker);
+}
+
+void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
+                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
+                   int worker) {
+    const ganq__solver_ops *ops = problem->ops;
+    const ganq__factor *factor = &problem->factors[problem->exact_factor];
+    const int64_t live = problem->live, ld = problem->ld;
+    double errors[256];
+    for (int64_t i = 0; i < count; i++) {
+        const ganq__factor *own = &problem->factors[trials[i]->factor];
+        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row], problem->columns,
+                         batch->w + i * ld);
+        batch->tables[i] = trials[i]->best;
+        memset(batch->codes + i * ld, 0, (size_t)ld);
+        for (int64_t k = 0; k < live; k++)
+            batch->codes[i * ld + own->live_index[k]] = trials[i]->codes[k];
+        subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
+                       batch->e + i * ld);
+        for (int64_t k = 0; k < live; k++)
+            batch->exact[i * ld + k] =
+                batch->codes[i * ld + k] == GANQ__EXACT
+                    ? 0
+                    : (double)batch->w[i * ld + k] -
+                          (double)batch->tables[i].value[batch->codes[i * ld + k]];
+    }
+    ganq__measure(problem, batch, count);
+    memcpy(errors, batch->energy, (size_t)count * sizeof *errors);
+    for (int round = 0; round <= plan->rounds && count > 0; round++) {
+        if (round > 0) {
+            ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL,
+                      batch->scratch);
+            for (int64_t i = 0; i < count; i++) {
+                errors[i] += exact_table_step(problem, factor,
+                                              batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
+                                              batch->g + i * ld, &batch->tables[i],
+                                              batch->codes + i * ld);
+                trials[i]->trace[ganq__slot_descent(plan, round) - 1] = errors[i];
+                subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
+                               batch->e + i * ld);
+            }
+        }
+        if (ganq__problem_pause(problem, worker, -1))
+            return;
+        ops->product(&problem->hessian, count, batch->e, batch->g);
+        descend_codes(problem, batch, count, plan->sweeps, worker);
+        int64_t going = 0;
+        for (int64_t i = 0; i < count; i++) {
+            errors[i] += batch->change[i];
+            ganq__trial *trial = trials[i];
+            if (trial->outliers > 0 && round <= 2) {
+                errors[i] += ganq__choose_outliers(problem, batch, i, trial->outliers);
+                batch->moves[i] = 1; /* not at rest yet */
+            }
+            trial->trace[ganq__slot_descent(plan, round)] = errors[i];
+            keep(trial, &batch->tables[i], batch->codes + i * ld, live, errors[i]);
+            if (batch->moves[i] == 0 && round > 0)
+                continue;
+            move_trial(batch, trials, errors, going++, i);
+        }
+        count = going;
+    }
+}

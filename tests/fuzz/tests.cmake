@@ -1,0 +1,21 @@
+# ganq_fuzz_test(<target> FLOORS ...): fuzz_<target>.c over tests/fuzz/corpus/<target> and mutations of its seeds.
+# For libFuzzer: clang -fsanitize=fuzzer,address fuzz_<target>.c fuzz_file.c and the objects of the floors.
+function(ganq_fuzz_test target)
+  cmake_parse_arguments(T "" "" "FLOORS" ${ARGN})
+  set(name fuzz_${target})
+  add_executable(${name} fuzz/${name}.c fuzz/fuzz_main.c fuzz/fuzz_file.c)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests/fuzz)
+  foreach(floor ${T_FLOORS})
+    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/lib/${floor})
+    target_sources(${name} PRIVATE $<TARGET_OBJECTS:ganq_${floor}>)
+  endforeach()
+  target_link_libraries(${name} PRIVATE ganq_flags ${ganq_test_libraries})
+  add_test(NAME ${name} COMMAND ${name} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${target})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+endfunction()
+
+ganq_fuzz_test(safetensors FLOORS base io)
+ganq_fuzz_test(json FLOORS base io)
+ganq_fuzz_test(documents FLOORS base io)
+ganq_fuzz_test(tokenizer FLOORS base io)
+ganq_fuzz_test(config FLOORS base io backend calib solver pack cpu gemm model)

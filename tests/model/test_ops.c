@@ -1,0 +1,253 @@
+/* test_ops.c - norms, RoPE, attention and SwiGLU of each instruction set against float64, over odd
+ * sizes; rotary frequencies against values worked out elsewhere. */
+#include <math.h>
+
+#include "alloc.h"
+#include "block.h"
+#include "check_util.h"
+#include "model_ops.h"
+#include "random.h"
+#include "tiny.h"
+
+static const char *const isas[] = {"ref", "avx2"};
+
+/* NULL when this processor lacks the instruction set. */
+static ganq_context *open_isa(int i, int threads) {
+    if (i == 1 && !__builtin_cpu_supports("avx2"))
+        return NULL;
+    return test_context(threads, isas[i]);
+}
+
+/* Without a system call unless it fails, unlike the checks of the framework. */
+static void check_close(double found, double expected, double tolerance) {
+    if (!(fabs(found - expected) <= tolerance))
+        ck_abort_msg("found %.9g, expected %.9g within %g", found, expected, tolerance);
+}
+
+static float *random_floats(int64_t count, double scale, uint64_t seed) {
+    ganq__random random;
+    float *values = malloc((size_t)count * sizeof *values);
+    ganq__random_seed(&random, seed);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)(scale * (2 * ganq__random_double(&random) - 1));
+    return values;
+}
+
+START_TEST(rms_norm) {
+    static const int widths[] = {1, 7, 8, 17, 64, 100};
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        const int M = 19, D = widths[w], ldx = D + 3;
+        float *x = random_floats(M * ldx, 4, 1), *weight = random_floats(D, 2, 2);
+        float *y = random_floats(M * D, 1, 3);
+        ck_ganq_ok(ctx->model->rms_norm(ctx, M, D, x, ldx, weight, 1e-3f, y, D));
+        for (int m = 0; m < M; m++) {
+            double squares = 0;
+            for (int d = 0; d < D; d++)
+                squares += (double)x[m * ldx + d] * x[m * ldx + d];
+            for (int d = 0; d < D; d++) {
+                double expected = x[m * ldx + d] / sqrt(squares / D + 1e-3f) * weight[d];
+                check_close(y[m * D + d], expected, 2e-6 * (1 + fabs(expected)));
+            }
+        }
+        free(x);
+        free(weight);
+        free(y);
+    }
+    ganq__context_release(ctx);
+}
+END_TEST
+
+START_TEST(rope) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    const int M = 21, heads = 3, half = 5, ldx = 2 * half * heads + 2;
+    float *x = random_floats(M * ldx, 1, 4), *before = random_floats(M * ldx, 1, 4);
+    float cosines[21 * 5], sines[21 * 5];
+    for (int i = 0; i < M * half; i++) {
+        cosines[i] = (float)cos(i * 0.3);
+        sines[i] = (float)sin(i * 0.3);
+    }
+    ck_ganq_ok(ctx->model->rope(ctx, M, heads, half, cosines, sines, x, ldx));
+    for (int m = 0; m < M; m++)
+        for (int i = 0; i < heads * 2 * half; i++) {
+            const int d = i % (2 * half), pair = d < half ? i + half : i - half;
+            const double angle = (m * half + d % half) * 0.3;
+            const double turned = d < half ? -sin(angle) : sin(angle);
+            double expected = before[m * ldx + i] * cos(angle) + before[m * ldx + pair] * turned;
+            check_close(x[m * ldx + i], expected, 1e-6);
+        }
+    free(x);
+    free(before);
+    ganq__context_release(ctx);
+}
+END_TEST
+
+/* softmax(scale q.K) V of one query in float64 */
+static void attend64(const ganq__attention *a, int64_t m, int64_t head, double *out) {
+    const int64_t dim = a->head_dim, last = a->position + m;
+    const int64_t first = a->window && last >= a->window ? last - a->window + 1 : 0;
+    const int64_t offset = head / (a->heads / a->kv_heads) * a->capacity * dim;
+    double total = 0;
+    for (int64_t d = 0; d < dim; d++)
+        out[d] = 0;
+    for (int64_t p = first; p <= last; p++) {
+        double dot = 0;
+        for (int64_t d = 0; d < dim; d++)
+            dot += (double)a->q[(m * a->heads + head) * dim + d] * a->keys[offset + p * dim + d];
+        const double weight = exp(dot * a->scale);
+        total += weight;
+        for (int64_t d = 0; d < dim; d++)
+            out[d] += weight * a->values[offset + p * dim + d];
+    }
+    for (int64_t d = 0; d < dim; d++)
+        out[d] /= total;
+}
+
+START_TEST(attention) {
+    static const struct {
+        int M, position, window, heads, kv_heads, dim;
+    } cases[] = {{1, 0, 0, 4, 2, 8},     {1, 63, 0, 2, 2, 64},   {1, 150, 0, 3, 1, 20},
+                 {37, 0, 0, 4, 2, 12},   {130, 70, 0, 2, 1, 72}, {40, 100, 33, 4, 4, 6},
+                 {129, 0, 64, 2, 1, 16}, {17, 3, 1, 2, 1, 8}};
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int capacity = 210, dim = cases[i].dim, width = cases[i].heads * dim;
+        float *q = random_floats(cases[i].M * width, 3, 5);
+        float *keys = random_floats(cases[i].kv_heads * capacity * dim, 3, 6);
+        float *values = random_floats(cases[i].kv_heads * capacity * dim, 1, 7);
+        float *out = random_floats(cases[i].M * width, 1, 8);
+        float *single = random_floats(width, 1, 8);
+        double expected[128];
+        ganq__attention a = {.M = cases[i].M,
+                             .position = cases[i].position,
+                             .window = cases[i].window,
+                             .heads = cases[i].heads,
+                             .kv_heads = cases[i].kv_heads,
+                             .head_dim = dim,
+                             .scale = (float)(1 / sqrt(dim)),
+                             .q = q,
+                             .keys = keys,
+                             .values = values,
+                             .capacity = capacity,
+                             .out = out};
+        ck_ganq_ok(ctx->model->attention(ctx, &a));
+        for (int m = 0; m < cases[i].M; m++)
+            for (int head = 0; head < cases[i].heads; head++) {
+                attend64(&a, m, head, expected);
+                for (int d = 0; d < dim; d++)
+                    check_close(out[m * width + head * dim + d], expected[d], 2e-6);
+            }
+        /* the last query alone gives the same bits */
+        ganq__attention last = a;
+        last.M = 1;
+        last.position = a.position + a.M - 1;
+        last.q = q + (a.M - 1) * width;
+        last.out = single;
+        ck_ganq_ok(ctx->model->attention(ctx, &last));
+        ck_assert_mem_eq(single, out + (a.M - 1) * width, (size_t)width * sizeof *out);
+        free(q);
+        free(keys);
+        free(values);
+        free(out);
+        free(single);
+    }
+    ganq__context_release(ctx);
+}
+END_TEST
+
+START_TEST(swiglu_and_add) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    const int count = 40003;
+    float *gate = random_floats(count, 30, 9), *up = random_floats(count, 2, 10);
+    float *before = random_floats(count, 30, 9), *sum = random_floats(count, 1, 11);
+    before[0] = gate[0] = -200;
+    before[1] = gate[1] = 200;
+    before[2] = gate[2] = 0;
+    before[3] = gate[3] = NAN;
+    ck_ganq_ok(ctx->model->add(ctx, count, gate, up, sum));
+    ck_ganq_ok(ctx->model->swiglu(ctx, count, gate, up));
+    ck_assert_float_nan(gate[3]);
+    for (int i = 0; i < count; i++) {
+        if (i == 3)
+            continue;
+        double expected = before[i] / (1 + exp(-before[i])) * up[i];
+        check_close(gate[i], expected, 1e-30 + 1e-6 * fabs(expected));
+        check_close(sum[i], before[i] + up[i], 0);
+    }
+    /* the last, odd element alone gives the same bits */
+    float last = before[count - 1];
+    ck_ganq_ok(ctx->model->swiglu(ctx, 1, &last, up + count - 1));
+    ck_assert_mem_eq(&last, gate + count - 1, sizeof last);
+    free(gate);
+    free(up);
+    free(before);
+    free(sum);
+    ganq__context_release(ctx);
+}
+END_TEST
+
+/* Llama 3.1: theta 5e5, head_dim 128, factor 8, original 8192. Expected frequencies: index 0 and 20
+ * are short waves and stay, 63 and 50 are long ones and are divided by 8; in between the formula
+ * with wavelengths. Worked out with Python's decimal arithmetic from the model's published
+ * definition. */
+START_TEST(llama3_frequencies) {
+    ganq__config c = {.head_dim = 128,
+                      .rope_theta = 500000,
+                      .rope_kind = GANQ__ROPE_LLAMA3,
+                      .rope_factor = 8,
+                      .rope_low_factor = 1,
+                      .rope_high_factor = 4,
+                      .rope_original_positions = 8192};
+    static const struct {
+        int index;
+        double frequency;
+    } expected[] = {
+        {0, 1.00000000000000000e+00},  {20, 1.65604400809944464e-02}, {28, 3.21144599475259090e-03},
+        {29, 2.16657076350335867e-03}, {31, 8.56751412919632077e-04}, {33, 3.12693750384065116e-04},
+        {35, 9.55621235396468327e-05}, {36, 7.78465527393244983e-05}, {50, 4.41153467455840417e-06},
+        {63, 3.06892598891451108e-07},
+    };
+    double frequencies[64];
+    ganq__rope_frequencies(&c, frequencies);
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
+        check_close(frequencies[expected[i].index] / expected[i].frequency, 1, 1e-12);
+}
+END_TEST
+
+START_TEST(rope_tables) {
+    ganq__config c = {
+        .head_dim = 6, .rope_theta = 100, .rope_kind = GANQ__ROPE_LINEAR, .rope_factor = 4};
+    ganq__rope tables;
+    ck_ganq_ok(ganq__rope_create(&c, 50, &tables));
+    ck_assert_int_eq(tables.half, 3);
+    for (int p = 0; p < 50; p++)
+        for (int i = 0; i < 3; i++) {
+            double angle = p / 4.0 / pow(100, i / 3.0);
+            check_close(tables.cosines[p * 3 + i], cos(angle), 1e-7);
+            check_close(tables.sines[p * 3 + i], sin(angle), 1e-7);
+        }
+    ganq__rope_free(&tables);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("model_ops");
+    TCase *tests = tcase_create("model_ops");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, rms_norm, 0, 2);
+    tcase_add_loop_test(tests, rope, 0, 2);
+    tcase_add_loop_test(tests, attention, 0, 2);
+    tcase_add_loop_test(tests, swiglu_and_add, 0, 2);
+    tcase_add_test(tests, llama3_frequencies);
+    tcase_add_test(tests, rope_tables);
+    suite_add_tcase(suite, tests);
+    return test_run(suite, 0);
+}
