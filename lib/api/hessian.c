@@ -21,7 +21,8 @@ ganq_status ganq_hessian_add(ganq_context *ctx, ganq_hessian *hessian, const gan
     ganq_matrix ours;
     REQUIRE(ctx, "ganq_hessian_add");
     REQUIRE(hessian, "ganq_hessian_add");
-    GANQ_TRY(ganq__matrix_read(&ours, x, GANQ__DTYPES_FLOAT, -1, hessian->K, "ganq_hessian_add: x"));
+    GANQ_TRY(
+        ganq__matrix_read(&ours, x, GANQ__DTYPES_FLOAT, -1, hessian->K, "ganq_hessian_add: x"));
     return ganq__hessian_add_matrix(ctx, hessian, &ours, "ganq_hessian_add: x");
 }
 
@@ -31,7 +32,8 @@ ganq_status ganq_hessian_merge(ganq_hessian *into, const ganq_hessian *from) {
     return ganq__hessian_merge(into, from);
 }
 
-ganq_status ganq_hessian_import(ganq_context *ctx, const ganq_matrix *H, int64_t tokens, ganq_hessian **out) {
+ganq_status ganq_hessian_import(ganq_context *ctx, const ganq_matrix *H, int64_t tokens,
+                                ganq_hessian **out) {
     ganq_matrix ours;
     REQUIRE(ctx, "ganq_hessian_import");
     REQUIRE(out, "ganq_hessian_import");
@@ -42,14 +44,19 @@ ganq_status ganq_hessian_import(ganq_context *ctx, const ganq_matrix *H, int64_t
 ganq_status ganq_hessian_export(const ganq_hessian *hessian, ganq_matrix *H) {
     ganq_matrix ours;
     REQUIRE(hessian, "ganq_hessian_export");
-    GANQ_TRY(ganq__matrix_read(&ours, H, DTYPES_WIDE, hessian->K, hessian->K, "ganq_hessian_export: H"));
+    GANQ_TRY(
+        ganq__matrix_read(&ours, H, DTYPES_WIDE, hessian->K, hessian->K, "ganq_hessian_export: H"));
     ganq__hessian_export(hessian, &ours);
     return GANQ_OK;
 }
 
-int64_t ganq_hessian_dim(const ganq_hessian *hessian) { return hessian ? hessian->K : 0; }
+int64_t ganq_hessian_dim(const ganq_hessian *hessian) {
+    return hessian ? hessian->K : 0;
+}
 
-int64_t ganq_hessian_tokens(const ganq_hessian *hessian) { return hessian ? hessian->tokens : 0; }
+int64_t ganq_hessian_tokens(const ganq_hessian *hessian) {
+    return hessian ? hessian->tokens : 0;
+}
 
 ganq_status ganq_hessian_save(const ganq_hessian *hessian, const char *path) {
     REQUIRE(hessian, "ganq_hessian_save");
@@ -64,4 +71,6 @@ ganq_status ganq_hessian_load(ganq_context *ctx, const char *path, ganq_hessian 
     return ganq__hessian_load(path, out);
 }
 
-void ganq_hessian_free(ganq_hessian *hessian) { ganq__hessian_free(hessian); }
+void ganq_hessian_free(ganq_hessian *hessian) {
+    ganq__hessian_free(hessian);
+}

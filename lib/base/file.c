@@ -4,7 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
+#include <limits.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -140,28 +141,41 @@ ganq_status ganq__file_read(const char *path, uint64_t limit, char **data, size_
     return GANQ_OK;
 }
 
+/* Creates a file beside `path` under a name that nobody has; its permissions are what the process's umask leaves. */
+static int create_beside(const char *path, char **name) {
+    static atomic_uint serial;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        *name = ganq__format("%s.tmp-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+        if (!*name) {
+            errno = ENOMEM;
+            return -1;
+        }
+        const int fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0)
+            return fd;
+        const int error = errno;
+        ganq__free(*name);
+        *name = NULL;
+        errno = error;
+        if (error != EEXIST)
+            return -1;
+    }
+    return -1;
+}
+
 ganq_status ganq__writer_open(ganq__writer *writer, const char *path) {
     *writer = (ganq__writer){0};
     writer->path = ganq__strdup(path);
-    writer->temporary = ganq__format("%s.tmp-XXXXXX", path);
-    if (!writer->path || !writer->temporary) {
-        ganq__writer_abort(writer);
+    if (!writer->path)
         return GANQ_ERR_NO_MEMORY;
-    }
-    const int fd = mkostemp(writer->temporary, O_CLOEXEC);
-    const int error = errno;
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fd >= 0 && fchmod(fd, 0666 & ~mask) == 0)
+    const int fd = create_beside(path, &writer->temporary);
+    if (fd >= 0)
         writer->file = fdopen(fd, "w+b");
     if (!writer->file) {
-        ganq__fail("%s: cannot create: %s", path, strerror(fd < 0 ? error : errno));
-        if (fd >= 0) {
+        const int error = errno;
+        ganq__fail("%s: cannot create: %s", path, strerror(error));
+        if (fd >= 0)
             close(fd);
-            unlink(writer->temporary);
-        }
-        ganq__free(writer->temporary);
-        writer->temporary = NULL;
         ganq__writer_abort(writer);
         return errno_status(error);
     }
@@ -174,20 +188,20 @@ ganq_status ganq__writer_write(ganq__writer *writer, const void *data, size_t si
     return GANQ_OK;
 }
 
-/* A rename is durable once its directory is. */
+/* A rename is durable once its directory is. As good as it gets: no error where that cannot be done. */
 static void sync_parent(const char *path) {
-    char *parent = ganq__strdup(path);
-    if (!parent)
+    char parent[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const size_t length = slash ? (size_t)(slash - path) : 0;
+    if (length >= sizeof parent)
         return;
-    char *slash = strrchr(parent, '/');
-    if (slash)
-        slash[slash == parent] = 0;
-    const int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    memcpy(parent, path, length);
+    parent[length] = 0;
+    const int fd = open(!slash ? "." : length ? parent : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         fsync(fd);
         close(fd);
     }
-    ganq__free(parent);
 }
 
 ganq_status ganq__writer_commit(ganq__writer *writer) {

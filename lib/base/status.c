@@ -6,6 +6,8 @@
 #include <string.h>
 
 enum { MESSAGE_CAPACITY = 1024 };
+/* Far above any struct of this interface: a larger struct_size was never set. */
+enum { MAX_STRUCT_SIZE = 4096 };
 
 static _Thread_local char message[MESSAGE_CAPACITY];
 
@@ -75,7 +77,7 @@ ganq_status ganq__options_read(void *ours, size_t size, const void *theirs, cons
     if (theirs) {
         uint32_t their_size;
         memcpy(&their_size, theirs, sizeof their_size);
-        if (their_size < sizeof their_size)
+        if (their_size < sizeof their_size || their_size > MAX_STRUCT_SIZE)
             GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s: struct_size is %u; set it to sizeof(%s)", what,
                       (unsigned)their_size, what);
         const unsigned char *bytes = theirs;
@@ -96,7 +98,7 @@ ganq_status ganq__struct_write(void *theirs, const void *ours, size_t size, cons
     if (!theirs)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s is NULL", what);
     memcpy(&their_size, theirs, sizeof their_size);
-    if (their_size < sizeof their_size)
+    if (their_size < sizeof their_size || their_size > MAX_STRUCT_SIZE)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s: struct_size is %u; set it to sizeof(%s)", what,
                   (unsigned)their_size, what);
     const size_t common = their_size < size ? their_size : size;

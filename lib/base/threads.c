@@ -19,7 +19,8 @@ struct ganq__pool {
     int threads; /* caller included */
     int running; /* workers started in this process */
     pid_t pid;   /* the process they run in */
-    pthread_t *workers;
+    pthread_t *workers;            /* [threads] */
+    struct worker_start *starts;   /* [threads] */
     pthread_mutex_t mutex;
     pthread_cond_t wake, done;
     /* The current loop. `generation` grows by one per loop and is what sleepers and spinners watch. */
@@ -33,6 +34,7 @@ struct ganq__pool {
     atomic_int busy;             /* a loop is running: a nested one runs serially */
 };
 
+/* What a worker is told when it starts. */
 typedef struct worker_start {
     ganq__pool *pool;
     int index;
@@ -92,9 +94,8 @@ static int wait_for_work(ganq__pool *pool, unsigned long seen) {
 }
 
 static void *worker_main(void *argument) {
-    worker_start start = *(worker_start *)argument;
+    const worker_start start = *(const worker_start *)argument;
     ganq__pool *pool = start.pool;
-    ganq__free(argument);
     unsigned long seen = start.generation;
     while (wait_for_work(pool, seen)) {
         seen++; /* one loop at a time: the caller waits for every worker before the next */
@@ -116,6 +117,14 @@ ganq_status ganq__pool_create(int threads, ganq__pool **out) {
     if (!pool)
         return GANQ_ERR_NO_MEMORY;
     pool->threads = threads ? threads : ganq__cpu_count();
+    pool->workers = ganq__calloc((size_t)pool->threads, sizeof *pool->workers);
+    pool->starts = ganq__calloc((size_t)pool->threads, sizeof *pool->starts);
+    if (!pool->workers || !pool->starts) {
+        ganq__free(pool->workers);
+        ganq__free(pool->starts);
+        ganq__free(pool);
+        return GANQ_ERR_NO_MEMORY;
+    }
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -145,13 +154,14 @@ void ganq__pool_free(ganq__pool *pool) {
         pthread_cond_destroy(&pool->done);
     }
     ganq__free(pool->workers);
+    ganq__free(pool->starts);
     ganq__free(pool);
 }
 
 int ganq__pool_threads(const ganq__pool *pool) { return pool ? pool->threads : 1; }
 
-/* Starts the workers, again in a forked child. Fewer than asked for (no memory, a thread limit) is fine: the caller
- * works as well. */
+/* Starts the workers, again in a forked child. Fewer than asked for (a thread limit) is fine: the caller works as
+ * well. */
 static void ensure_workers(ganq__pool *pool) {
     if (pool->pid == getpid())
         return;
@@ -161,19 +171,10 @@ static void ensure_workers(ganq__pool *pool) {
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
-    if (!pool->workers)
-        pool->workers = ganq__calloc((size_t)pool->threads, sizeof *pool->workers);
-    if (!pool->workers)
-        return;
     for (int i = 0; i + 1 < pool->threads; i++) {
-        worker_start *start = ganq__malloc(1, sizeof *start);
-        if (!start)
+        pool->starts[i] = (worker_start){pool, i + 1, atomic_load(&pool->generation)};
+        if (pthread_create(&pool->workers[i], NULL, worker_main, &pool->starts[i]) != 0)
             return;
-        *start = (worker_start){pool, i + 1, atomic_load(&pool->generation)};
-        if (pthread_create(&pool->workers[pool->running], NULL, worker_main, start) != 0) {
-            ganq__free(start);
-            return;
-        }
         pool->running++;
     }
 }

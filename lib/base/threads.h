@@ -2,7 +2,7 @@
  *
  * Workers start at the first parallel call, spin for a bounded time between loops and then sleep. The pool remembers
  * its process id and rebuilds itself in a forked child. Which worker gets an item is not fixed: results must depend on
- * the item alone. No loop inside a loop on the same pool (it would run serially, which is allowed). */
+ * the item alone. A loop inside a loop on the same pool runs serially, as worker 0. */
 #ifndef GANQ_BASE_THREADS_H
 #define GANQ_BASE_THREADS_H
 

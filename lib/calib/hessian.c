@@ -7,14 +7,18 @@
 #include "dense_ops.h"
 #include "dtype.h"
 
-enum { CONVERT_ROWS = 2048 }; /* a multiple of the blocks of tokens in which the kernels sum: same bits as f32 */
+enum {
+    CONVERT_ROWS = 2048
+}; /* a multiple of the blocks of tokens in which the kernels sum: same bits as f32 */
 
 ganq_status ganq__hessian_create(int64_t K, ganq_hessian **out) {
     if (K < 1)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a Hessian of dimension %lld: at least 1 is needed", (long long)K);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a Hessian of dimension %lld: at least 1 is needed",
+                  (long long)K);
     int64_t count;
     if (__builtin_mul_overflow(K, K, &count))
-        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "a Hessian of dimension %lld does not fit into memory", (long long)K);
+        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "a Hessian of dimension %lld does not fit into memory",
+                  (long long)K);
     ganq_hessian *hessian = ganq__calloc(1, sizeof *hessian);
     if (!hessian)
         return GANQ_ERR_NO_MEMORY;
@@ -38,8 +42,8 @@ void ganq__hessian_free(ganq_hessian *hessian) {
 static ganq_status check_row(const float *values, int64_t row, int64_t cols, const char *what) {
     int64_t column = ganq__find_nonfinite(values, cols);
     if (column >= 0)
-        GANQ_FAIL(GANQ_ERR_NUMERIC, "%s: row %lld, column %lld is %s", what, (long long)row, (long long)column,
-                  isnan(values[column]) ? "NaN" : "infinite");
+        GANQ_FAIL(GANQ_ERR_NUMERIC, "%s: row %lld, column %lld is %s", what, (long long)row,
+                  (long long)column, isnan(values[column]) ? "NaN" : "infinite");
     return GANQ_OK;
 }
 
@@ -49,8 +53,8 @@ static ganq_status check_device(const ganq_context *ctx) {
     return GANQ_OK;
 }
 
-ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t M, const float *x, int64_t ldx,
-                              const char *what) {
+ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t M, const float *x,
+                              int64_t ldx, const char *what) {
     GANQ_TRY(check_device(ctx));
     for (int64_t r = 0; r < M; r++)
         GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what));
@@ -86,7 +90,8 @@ done:
 
 ganq_status ganq__hessian_merge(ganq_hessian *into, const ganq_hessian *from) {
     if (into->K != from->K)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a Hessian of dimension %lld cannot be merged into one of dimension %lld",
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "a Hessian of dimension %lld cannot be merged into one of dimension %lld",
                   (long long)from->K, (long long)into->K);
     for (int64_t i = 0; i < into->K * into->K; i++)
         into->values[i] += from->values[i];
@@ -113,8 +118,8 @@ static ganq_status check_diagonal(const ganq_matrix *H) {
         double value = element(H, i, i);
         GANQ_TRY(check_value(value, i, i));
         if (value < 0)
-            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: diagonal element %lld is %g; none may be negative", (long long)i,
-                      value);
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: diagonal element %lld is %g; none may be negative",
+                      (long long)i, value);
     }
     return GANQ_OK;
 }
@@ -126,18 +131,20 @@ static ganq_status import_row(const ganq_matrix *H, int64_t i, ganq_hessian *hes
         GANQ_TRY(check_value(lower, i, j));
         GANQ_TRY(check_value(upper, j, i));
         if (fabs(lower - upper) > 1e-3 * sqrt(element(H, i, i) * element(H, j, j)))
-            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
-                      "H is not symmetric: row %lld, column %lld is %g, row %lld, column %lld is %g", (long long)i,
-                      (long long)j, lower, (long long)j, (long long)i, upper);
-        hessian->values[i * hessian->K + j] = hessian->values[j * hessian->K + i] = (float)(0.5 * (lower + upper));
+            GANQ_FAIL(
+                GANQ_ERR_INVALID_ARG,
+                "H is not symmetric: row %lld, column %lld is %g, row %lld, column %lld is %g",
+                (long long)i, (long long)j, lower, (long long)j, (long long)i, upper);
+        hessian->values[i * hessian->K + j] = hessian->values[j * hessian->K + i] =
+            (float)(0.5 * (lower + upper));
     }
     return GANQ_OK;
 }
 
 ganq_status ganq__hessian_import(const ganq_matrix *H, int64_t tokens, ganq_hessian **out) {
     if (H->rows != H->cols)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "H: shape [%lld,%lld]; it must be square", (long long)H->rows,
-                  (long long)H->cols);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "H: shape [%lld,%lld]; it must be square",
+                  (long long)H->rows, (long long)H->cols);
     if (tokens < 0)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "H: %lld tokens", (long long)tokens);
     GANQ_TRY(check_diagonal(H));

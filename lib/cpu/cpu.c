@@ -1,5 +1,5 @@
-/* cpu.c - the CPU as a backend: probes the processor and picks a table per family of operations. Compiled without any
- * ISA flags, so that it runs everywhere. */
+/* cpu.c - the CPU as a backend: probes the processor and picks a table per family of operations.
+ * Compiled without any ISA flags, so that it runs everywhere. */
 #include "cpu.h"
 
 #include <stdio.h>
@@ -15,16 +15,19 @@ typedef struct cpu_isa {
     const struct ganq__model_ops *model;
 } cpu_isa;
 
-static int always(void) { return 1; }
+static int always(void) {
+    return 1;
+}
 
 #if defined(__x86_64__)
 static int has_avx2(void) {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
 }
 #endif
 
-/* From the plainest to the best; a family that a row leaves out is taken from the rows before it. */
+/* From the plainest to the best; a family that a row leaves out comes from the rows before it. */
 static const cpu_isa isas[] = {
     {
         .name = "ref",
@@ -53,7 +56,8 @@ static const char *list_isas(char *text, size_t size, int available_only) {
     text[0] = '\0';
     for (int i = 0; i < ISAS; i++)
         if (!available_only || isas[i].available())
-            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", isas[i].name);
+            used +=
+                (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", isas[i].name);
     return text;
 }
 
@@ -71,8 +75,8 @@ static ganq_status choose_isa(int *out) {
         if (strcmp(wanted, isas[i].name) != 0)
             continue;
         if (!isas[i].available())
-            GANQ_FAIL(GANQ_ERR_INVALID_ARG, "GANQ_CPU_ISA=%s: this processor lacks it (it has: %s)", wanted,
-                      list_isas(names, sizeof names, 1));
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG, "GANQ_CPU_ISA=%s: this processor lacks it (it has: %s)",
+                      wanted, list_isas(names, sizeof names, 1));
         *out = i;
         return GANQ_OK;
     }
@@ -94,13 +98,15 @@ static ganq_status cpu_open(ganq_context *ctx) {
             ctx->model = isas[i].model;
     }
     int threads = ganq__pool_threads(ctx->pool);
-    snprintf(ctx->device_name, sizeof ctx->device_name, "cpu (%s, %d thread%s)", isas[chosen].name, threads,
-             threads == 1 ? "" : "s");
+    snprintf(ctx->device_name, sizeof ctx->device_name, "cpu (%s, %d thread%s)", isas[chosen].name,
+             threads, threads == 1 ? "" : "s");
     return GANQ_OK;
 }
 
 /* The tables are constant and there is no device state. */
-static void cpu_close(ganq_context *ctx) { (void)ctx; }
+static void cpu_close(ganq_context *ctx) {
+    (void)ctx;
+}
 
 const ganq__backend ganq__cpu_backend = {
     .name = "cpu", .kind = GANQ_DEVICE_CPU, .open = cpu_open, .close = cpu_close};

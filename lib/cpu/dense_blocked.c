@@ -1,4 +1,5 @@
-/* dense_blocked.c - cutting a dense product into blocks and spreading them over threads; see dense_blocked.h.
+/* dense_blocked.c - cutting a dense product into blocks and spreading them over threads; see
+ * dense_blocked.h.
  *
  * A is taken in chunks of rows and of K. All threads pack a chunk; then the items are worked off:
  *
@@ -9,8 +10,9 @@
  *    of rows |    |    |    |    |             for each panel                -> first-level cache
  *            +----+----+----+----+               multiply all row tiles of A <- second-level cache
  *
- * An item packs its part of B itself, so B is packed once per block of rows, which is little beside block_rows
- * multiply-adds per element; there are two barriers per chunk; and with few rows B is read from memory once. */
+ * An item packs its part of B itself, so B is packed once per block of rows, which is little beside
+ * block_rows multiply-adds per element; there are two barriers per chunk; and with few rows B is
+ * read from memory once. */
 #include "dense_blocked.h"
 
 #include <string.h>
@@ -20,15 +22,16 @@
 
 enum {
     BLOCK_K = GANQ__DENSE_BLOCK_K,
-    /* A packed chunk is at most this many floats, 16 MB, and this many columns, a multiple of BLOCK_K. */
+    /* A packed chunk is at most this many floats, 16 MB, and this many columns, whole blocks. */
     CHUNK_FLOATS = 1 << 22,
     CHUNK_K = 16 * BLOCK_K,
-    /* Panels of B that are packed together: from a row-major B, a line of 64 bytes per row and panel alone would be
-     * one cache miss, maybe one TLB miss, per 16 values. Together they take a part of the second-level cache. */
+    /* Panels of B that are packed together: from a row-major B, a line of 64 bytes per row and
+     * panel alone would be one cache miss, maybe one TLB miss, per 16 values. Together they take a
+     * part of the second-level cache. */
     GROUP_PANELS = 4,
     /* Tiles of rows of A that are packed together, for the same reason where A is transposed. */
     GROUP_TILES = 16,
-    /* Multiply-adds that an item should have at least: some microseconds, beside which handing it out is cheap. */
+    /* Multiply-adds that an item should have at least, beside which handing it out is cheap. */
     ITEM_WORK = 1 << 15,
     MIRROR_TILE = 64
 };
@@ -46,18 +49,27 @@ typedef struct dense_job {
     int64_t b_size;     /* floats per worker */
 } dense_job;
 
-static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+static int64_t minimum(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t maximum(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+static int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static int64_t round_up(int64_t a, int64_t b) {
+    return divide_up(a, b) * b;
+}
 
-/* Where the chunk's rows from `row` on, a multiple of tile_rows, are packed for the block of K at k0. */
+/* Where the chunk's rows from `row` on, a multiple of tile_rows, are packed for the K block at k0. */
 static float *packed_rows(const dense_job *job, int64_t k0, int64_t row) {
     int64_t kc = minimum(job->k_end - k0, BLOCK_K);
     return job->a + (k0 - job->k_first) * round_up(job->rows, job->kernels->tile_rows) + row * kc;
 }
 
-/* GROUP_TILES tiles of rows. The rows that fill up the last tile are not written: the kernels do not read them. */
+/* GROUP_TILES tiles of rows. The rows that fill up the last tile are not written: the kernels do
+ * not read them. */
 static void pack_rows(void *user, int64_t group, int worker) {
     const dense_job *job = user;
     const ganq__dense_product *p = job->p;
@@ -93,7 +105,8 @@ static void multiply_item(void *user, int64_t item, int worker) {
     const ganq__dense_product *p = job->p;
     const ganq__dense_kernels *kernels = job->kernels;
     int64_t tile_cols = kernels->tile_cols;
-    int64_t n0 = item / job->row_blocks * job->group_cols, n_end = minimum(p->N, n0 + job->group_cols);
+    int64_t n0 = item / job->row_blocks * job->group_cols;
+    int64_t n_end = minimum(p->N, n0 + job->group_cols);
     int64_t row = item % job->row_blocks * job->block_rows;
     int64_t rows = minimum(job->rows - row, job->block_rows);
     float *packed = job->b + worker * job->b_size;
@@ -140,7 +153,8 @@ static void stream_item(void *user, int64_t item, int worker) {
     for (; n < n_end; n += job->kernels->tile_cols) {
         int cols = (int)minimum(n_end - n, job->kernels->tile_cols);
         ganq__dense_merge merge = {p->alpha, p->beta, p->bias ? p->bias + n : NULL};
-        job->kernels->stream(p->K, cols, p->a, address_of_b(p, 0, n), p->ldb, p->b_dtype, &merge, p->c + n);
+        job->kernels->stream(p->K, cols, p->a, address_of_b(p, 0, n), p->ldb, p->b_dtype, &merge,
+                             p->c + n);
     }
 }
 
@@ -176,8 +190,9 @@ ganq_status ganq__dense_multiply(ganq_context *ctx, const ganq__dense_kernels *k
     GANQ_ALLOC_GOTO(done, job.a, (size_t)(chunk_rows * chunk_k));
     for (; job.row0 < p->M; job.row0 += chunk_rows) {
         job.rows = minimum(p->M - job.row0, chunk_rows);
-        job.row_blocks = divide_up(job.rows, kernels->block_rows);
-        job.block_rows = round_up(divide_up(job.rows, job.row_blocks), kernels->tile_rows);
+        int64_t blocks = divide_up(job.rows, kernels->block_rows);
+        job.block_rows = round_up(divide_up(job.rows, blocks), kernels->tile_rows);
+        job.row_blocks = divide_up(job.rows, job.block_rows);
         int64_t groups = divide_up(job.rows, GROUP_TILES * kernels->tile_rows);
         job.k_first = 0;
         do {
@@ -198,8 +213,9 @@ typedef struct mirror_job {
     float *h;
 } mirror_job;
 
-/* A row of tiles below the diagonal, each read row by row into a small array and written row by row: going down a column
- * of h itself would put all its lines into the same few sets of the cache where K is a power of two. */
+/* A row of tiles below the diagonal, each read row by row into a small array and written row by
+ * row: going down a column of h itself would put all its lines into the same few sets of the cache
+ * where K is a power of two. */
 static void mirror_rows(void *user, int64_t item, int worker) {
     const mirror_job *job = user;
     int64_t K = job->K, first = (job->tiles - 1 - item) * MIRROR_TILE; /* the longest first */

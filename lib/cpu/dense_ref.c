@@ -1,7 +1,8 @@
-/* dense_ref.c - dense products in plain C: what the other files of this family are checked against, and what runs on
- * processors that none of them is for.
+/* dense_ref.c - dense products in plain C: what the other files of this family are checked against,
+ * and what runs on processors that none of them is for.
  *
- * Each output element is one sum over k, in order, started at zero; only then do alpha, beta, bias or the old H come in. */
+ * Each output element is one sum over k, in order, started at zero; only then do alpha, beta, bias
+ * or the old H come in. */
 #include "cpu.h"
 #include "dense_blocked.h"
 #include "dense_ops.h"
@@ -10,7 +11,9 @@
 /* Columns of the output that are summed side by side. */
 enum { TILE = 64 };
 
-static int64_t tile_width(int64_t n, int64_t N) { return N - n < TILE ? N - n : TILE; }
+static int64_t tile_width(int64_t n, int64_t N) {
+    return N - n < TILE ? N - n : TILE;
+}
 
 typedef struct gemm_job {
     int64_t N, K, lda, ldb, ldc;
@@ -37,13 +40,14 @@ static void gemm_row(void *user, int64_t m, int worker) {
                 for (int64_t j = 0; j < width; j++)
                     sum[j] += a[k] * job->b[k * job->ldb + n + j];
         for (int64_t j = 0; j < width; j++)
-            c[n + j] = job->beta == 0 ? job->alpha * sum[j] : job->beta * c[n + j] + job->alpha * sum[j];
+            c[n + j] =
+                job->beta == 0 ? job->alpha * sum[j] : job->beta * c[n + j] + job->alpha * sum[j];
     }
 }
 
-static ganq_status gemm(ganq_context *ctx, int64_t M, int64_t N, int64_t K, float alpha, const float *a,
-                        int64_t lda, const float *b, int64_t ldb, int b_transposed, float beta, float *c,
-                        int64_t ldc) {
+static ganq_status gemm(ganq_context *ctx, int64_t M, int64_t N, int64_t K, float alpha,
+                        const float *a, int64_t lda, const float *b, int64_t ldb, int b_transposed,
+                        float beta, float *c, int64_t ldc) {
     gemm_job job = {N, K, lda, ldb, ldc, alpha, beta, a, b, b_transposed, c};
     ganq__parallel_for(ctx->pool, M, gemm_row, &job);
     return GANQ_OK;
@@ -80,8 +84,9 @@ static void linear_column(void *user, int64_t n, int worker) {
     }
 }
 
-static ganq_status linear(ganq_context *ctx, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx,
-                          const void *w, int32_t wdtype, const float *bias, float *y, int64_t ldy) {
+static ganq_status linear(ganq_context *ctx, int64_t M, int64_t N, int64_t K, const float *x,
+                          int64_t ldx, const void *w, int32_t wdtype, const float *bias, float *y,
+                          int64_t ldy) {
     linear_job job = {M, N, K, ldx, ldy, x, w, wdtype, bias, y};
     ganq__parallel_for(ctx->pool, N, linear_column, &job);
     return GANQ_OK;
@@ -93,8 +98,8 @@ typedef struct syrk_job {
     float *h;
 } syrk_job;
 
-/* Row i of the upper triangle, and column i of the lower one: nobody else writes either. Blocks of tokens are summed by
- * themselves, which keeps the error of long calibrations small. */
+/* Row i of the upper triangle, and column i of the lower one: nobody else writes either. Blocks of
+ * tokens are summed by themselves, which keeps the error of long calibrations small. */
 static void syrk_row(void *user, int64_t i, int worker) {
     const syrk_job *job = user;
     float *h = job->h + i * job->K;
@@ -115,11 +120,15 @@ static void syrk_row(void *user, int64_t i, int worker) {
     }
 }
 
-static ganq_status syrk(ganq_context *ctx, int64_t M, int64_t K, const float *x, int64_t ldx, float *h) {
+static ganq_status syrk(ganq_context *ctx, int64_t M, int64_t K, const float *x, int64_t ldx,
+                        float *h) {
     syrk_job job = {M, K, ldx, x, h};
     ganq__parallel_for(ctx->pool, K, syrk_row, &job);
     return GANQ_OK;
 }
 
-const ganq__dense_ops ganq__dense_ops_ref = {
-    .gemm = gemm, .linear = linear, .syrk = syrk, .to_f32 = ganq__to_f32, .from_f32 = ganq__from_f32};
+const ganq__dense_ops ganq__dense_ops_ref = {.gemm = gemm,
+                                             .linear = linear,
+                                             .syrk = syrk,
+                                             .to_f32 = ganq__to_f32,
+                                             .from_f32 = ganq__from_f32};

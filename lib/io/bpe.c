@@ -1,9 +1,10 @@
-/* bpe.c - byte-pair encoding: a run of first symbols is merged, always the pair of lowest rank, the leftmost of equal
- * ones, until no pair has a merge.
+/* bpe.c - byte-pair encoding: a run of first symbols is merged, always the pair of lowest rank, the
+ * leftmost of equal ones, until no pair has a merge.
  *
- * Short runs, nearly all of them, keep the ranks of their pairs in an array and look for the least. Long runs (a text
- * without splits, or one letter a million times) are first cut wherever no merge can ever join the two neighbours; what
- * is still long uses a linked list and a heap of candidates, O(n log n). */
+ * Short runs, nearly all of them, keep the ranks of their pairs in an array and look for the least.
+ * Long runs (a text without splits, or one letter a million times) are first cut wherever no merge
+ * can ever join the two neighbours; what is still long uses a linked list and a heap of candidates,
+ * O(n log n). */
 #include "tokenizer_parts.h"
 
 #include <string.h>
@@ -34,7 +35,8 @@ static size_t find_junction(const uint64_t *junctions, size_t slots, uint64_t ke
     return slot;
 }
 
-ganq_status ganq__bpe_add(ganq__bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t merged) {
+ganq_status ganq__bpe_add(ganq__bpe *bpe, int32_t left, int32_t right, uint32_t rank,
+                          int32_t merged) {
     if (bpe->pair_count * 2 + 2 > bpe->pair_slots) {
         size_t slots = bpe->pair_slots ? bpe->pair_slots * 2 : 1024;
         ganq__pair *pairs;
@@ -67,7 +69,8 @@ ganq_status ganq__bpe_add_junction(ganq__bpe *bpe, int32_t left, int32_t right) 
         bpe->junctions = junctions;
         bpe->junction_slots = slots;
     }
-    uint64_t *junction = &bpe->junctions[find_junction(bpe->junctions, bpe->junction_slots, pair_key(left, right))];
+    uint64_t *junction =
+        &bpe->junctions[find_junction(bpe->junctions, bpe->junction_slots, pair_key(left, right))];
     bpe->junction_count += *junction == EMPTY;
     *junction = pair_key(left, right);
     return GANQ_OK;
@@ -75,13 +78,14 @@ ganq_status ganq__bpe_add_junction(ganq__bpe *bpe, int32_t left, int32_t right) 
 
 /* NULL: these two never merge. */
 static const ganq__pair *lookup(const ganq__bpe *bpe, int32_t left, int32_t right) {
-    const ganq__pair *pair = &bpe->pairs[find_pair(bpe->pairs, bpe->pair_slots, pair_key(left, right))];
+    const ganq__pair *pair =
+        &bpe->pairs[find_pair(bpe->pairs, bpe->pair_slots, pair_key(left, right))];
     return pair->key == EMPTY ? NULL : pair;
 }
 
 static int may_join(const ganq__bpe *bpe, int32_t left, int32_t right) {
-    return bpe->junction_slots &&
-           bpe->junctions[find_junction(bpe->junctions, bpe->junction_slots, pair_key(left, right))] != EMPTY;
+    return bpe->junction_slots && bpe->junctions[find_junction(bpe->junctions, bpe->junction_slots,
+                                                               pair_key(left, right))] != EMPTY;
 }
 
 /* n in [2, SHORT_RUN]; returns what is left of n. */
@@ -154,13 +158,15 @@ static ganq_status reserve(ganq__bpe_scratch *scratch, size_t n) {
     ganq__bpe_scratch_free(scratch);
     GANQ_ALLOC(scratch->prev, n);
     GANQ_ALLOC(scratch->next, n);
-    /* n - 1 pairs at first; a merge takes one out and puts at most two in, and there are at most n - 1 merges. */
+    /* n - 1 pairs at first; a merge takes one out and puts at most two in, and there are at most n
+     * - 1 merges. */
     GANQ_ALLOC(scratch->heap, 2 * n);
     scratch->capacity = n;
     return GANQ_OK;
 }
 
-static ganq_status merge_long(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids, size_t *count) {
+static ganq_status merge_long(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids,
+                              size_t *count) {
     size_t n = *count, size = 0;
     GANQ_TRY(reserve(scratch, n));
     int32_t *prev = scratch->prev, *next = scratch->next;
@@ -208,7 +214,8 @@ static ganq_status merge_long(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, 
     return GANQ_OK;
 }
 
-static ganq_status merge_run(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids, size_t *count) {
+static ganq_status merge_run(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids,
+                             size_t *count) {
     if (*count > SHORT_RUN)
         return merge_long(bpe, scratch, ids, count);
     if (*count > 1)
@@ -216,7 +223,8 @@ static ganq_status merge_run(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, i
     return GANQ_OK;
 }
 
-ganq_status ganq__bpe_merge(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids, size_t *count) {
+ganq_status ganq__bpe_merge(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids,
+                            size_t *count) {
     if (bpe->pair_count == 0)
         return GANQ_OK;
     if (*count <= SHORT_RUN || !bpe->cuts)

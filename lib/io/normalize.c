@@ -1,5 +1,5 @@
-/* normalize.c - what a tokenizer does to text before it is split: prefixes, replacements, Unicode forms. Bytes that are
- * not UTF-8 pass unchanged. */
+/* normalize.c - what a tokenizer does to text before it is split: prefixes, replacements, Unicode
+ * forms. Bytes that are not UTF-8 pass unchanged. */
 #include "tokenizer_parts.h"
 
 #include <stdlib.h>
@@ -29,16 +29,20 @@ void ganq__norms_free(ganq__norms *norms) {
 
 /* ---- Unicode forms ---- */
 
-static int is_ascii(char c) { return (unsigned char)c < 0x80; }
+static int is_ascii(char c) {
+    return (unsigned char)c < 0x80;
+}
 
-static ganq_status put_form(ganq__norm_kind kind, const char *text, size_t size, ganq__buffer *out) {
+static ganq_status put_form(ganq__norm_kind kind, const char *text, size_t size,
+                            ganq__buffer *out) {
     int options = UTF8PROC_STABLE;
-    options |= kind == GANQ__NORM_NFC || kind == GANQ__NORM_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+    options |=
+        kind == GANQ__NORM_NFC || kind == GANQ__NORM_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     if (kind == GANQ__NORM_NFKC || kind == GANQ__NORM_NFKD)
         options |= UTF8PROC_COMPAT;
     utf8proc_uint8_t *mapped;
-    utf8proc_ssize_t length =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &mapped, (utf8proc_option_t)options);
+    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size,
+                                           &mapped, (utf8proc_option_t)options);
     if (length == UTF8PROC_ERROR_NOMEM)
         GANQ_FAIL(GANQ_ERR_NO_MEMORY, "out of memory for normalizing %zu bytes", size);
     if (length < 0)
@@ -48,9 +52,11 @@ static ganq_status put_form(ganq__norm_kind kind, const char *text, size_t size,
     return status;
 }
 
-/* An ASCII character followed by another one (or by the end) stays what it is and separates what is around it. Only the
- * stretches between such characters go through the tables: a few percent of most texts. */
-static ganq_status normalize_form(ganq__norm_kind kind, const char *text, size_t size, ganq__buffer *out) {
+/* An ASCII character followed by another one (or by the end) stays what it is and separates what is
+ * around it. Only the stretches between such characters go through the tables: a few percent of
+ * most texts. */
+static ganq_status normalize_form(ganq__norm_kind kind, const char *text, size_t size,
+                                  ganq__buffer *out) {
     size_t i = 0;
     while (i < size) {
         size_t begin = i;
@@ -128,9 +134,10 @@ static ganq_status squeeze(const char *text, size_t size, ganq__buffer *out) {
 }
 
 /* ---- SentencePiece's compiled rules ----
- * u32 size of a trie in bytes; the trie, a double array of u32 units; strings, each closed by a NUL. The value of a key
- * is the offset of its string. A unit has: bit 8, the node has a value, in the low 31 bits of the unit at its offset;
- * bits 0..7 and 31, its label; bits 10.. its offset, times 256 if bit 9 is set. */
+ * u32 size of a trie in bytes; the trie, a double array of u32 units; strings, each closed by a
+ * NUL. The value of a key is the offset of its string. A unit has: bit 8, the node has a value, in
+ * the low 31 bits of the unit at its offset; bits 0..7 and 31, its label; bits 10.. its offset,
+ * times 256 if bit 9 is set. */
 
 static uint32_t read_u32(const char *p) {
     const uint8_t *b = (const uint8_t *)p;
@@ -142,15 +149,19 @@ ganq_status ganq__charsmap_check(const char *blob, size_t size, const char *what
         GANQ_FAIL(GANQ_ERR_FORMAT, "%s: normalization rules of %zu bytes", what, size);
     size_t trie = read_u32(blob);
     if (trie == 0 || trie % 4 || trie > size - 4)
-        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: normalization rules: a trie of %zu bytes in %zu", what, trie, size);
+        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: normalization rules: a trie of %zu bytes in %zu", what,
+                  trie, size);
     if (trie < size - 4 && blob[size - 1] != 0)
         GANQ_FAIL(GANQ_ERR_FORMAT, "%s: normalization rules: the last string is not closed", what);
     return GANQ_OK;
 }
 
-static uint32_t unit_offset(uint32_t unit) { return (unit >> 10) << ((unit & 0x200u) >> 6); }
+static uint32_t unit_offset(uint32_t unit) {
+    return (unit >> 10) << ((unit & 0x200u) >> 6);
+}
 
-/* Length of the longest key that text begins with, 0 if there is none; *replacement is its string. */
+/* Length of the longest key that text begins with, 0 if there is none; *replacement is its string.
+ */
 static size_t longest_rule(const char *blob, size_t blob_size, const char *text, size_t size,
                            const char **replacement) {
     const size_t trie = read_u32(blob), units = trie / 4, strings = blob_size - 4 - trie;
@@ -177,10 +188,12 @@ static size_t longest_rule(const char *blob, size_t blob_size, const char *text,
     return longest;
 }
 
-static ganq_status apply_charsmap(const ganq__norm *norm, const char *text, size_t size, ganq__buffer *out) {
+static ganq_status apply_charsmap(const ganq__norm *norm, const char *text, size_t size,
+                                  ganq__buffer *out) {
     for (size_t i = 0; i < size;) {
         const char *replacement = NULL;
-        size_t length = longest_rule(norm->content, norm->content_size, text + i, size - i, &replacement);
+        size_t length =
+            longest_rule(norm->content, norm->content_size, text + i, size - i, &replacement);
         if (length) {
             GANQ_TRY(ganq__buffer_append(out, replacement, strlen(replacement)));
         } else {
@@ -196,8 +209,8 @@ static ganq_status apply_charsmap(const ganq__norm *norm, const char *text, size
 
 /* ---- All of them ---- */
 
-static ganq_status replace(const ganq__norm *norm, ganq__matcher *matcher, const char *text, size_t size,
-                           ganq__buffer *out) {
+static ganq_status replace(const ganq__norm *norm, ganq__matcher *matcher, const char *text,
+                           size_t size, ganq__buffer *out) {
     ganq__search search;
     ganq__search_start(&search, text, size);
     for (size_t done = 0;;) {
@@ -212,8 +225,8 @@ static ganq_status replace(const ganq__norm *norm, ganq__matcher *matcher, const
     }
 }
 
-static ganq_status apply(const ganq__norm *norm, ganq__matcher *matcher, const char *text, size_t size,
-                         ganq__buffer *out) {
+static ganq_status apply(const ganq__norm *norm, ganq__matcher *matcher, const char *text,
+                         size_t size, ganq__buffer *out) {
     switch (norm->kind) {
     case GANQ__NORM_PREPEND:
         if (size)
@@ -235,8 +248,9 @@ static ganq_status apply(const ganq__norm *norm, ganq__matcher *matcher, const c
     }
 }
 
-ganq_status ganq__normalize(const ganq__norms *norms, ganq__matcher *matcher, const char *text, size_t size,
-                            ganq__buffer buffers[2], const char **out, size_t *out_size) {
+ganq_status ganq__normalize(const ganq__norms *norms, ganq__matcher *matcher, const char *text,
+                            size_t size, ganq__buffer buffers[2], const char **out,
+                            size_t *out_size) {
     for (size_t i = 0; i < norms->count; i++) {
         ganq__buffer *buffer = &buffers[i % 2];
         buffer->size = 0;

@@ -1,8 +1,9 @@
 /* pattern.c - finding a literal or a regular expression, match after match.
  *
- * Tokenizer files write their expressions for Oniguruma; PCRE2 reads the same language but for a few points, which are
- * translated here (\s without U+180E, \w, script names, \u) or refused. Invalid UTF-8 is stepped over: PCRE2 sees the
- * runs of valid text between, so that it never has to check. */
+ * Tokenizer files write their expressions for Oniguruma; PCRE2 reads the same language but for a
+ * few points, which are translated here (\s without U+180E, \w, script names, \u) or refused.
+ * Invalid UTF-8 is stepped over: PCRE2 sees the runs of valid text between, so that it never has to
+ * check. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -36,10 +37,11 @@ ganq_status ganq__pattern_literal(const char *text, size_t size, ganq__pattern *
 
 /* ---- Translation ---- */
 
-/* Scripts that tokenizer files name. PCRE2 takes a bare name for the script and its extensions; \p{Han} then has 288
- * code points more. */
-static const char *const scripts[] = {"Han",    "Hiragana", "Katakana", "Hangul",     "Latin", "Greek",  "Cyrillic",
-                                      "Arabic", "Hebrew",   "Thai",     "Devanagari", "Tamil", "Bengali"};
+/* Scripts that tokenizer files name. PCRE2 takes a bare name for the script and its extensions;
+ * \p{Han} then has 288 code points more. */
+static const char *const scripts[] = {"Han",        "Hiragana", "Katakana", "Hangul", "Latin",
+                                      "Greek",      "Cyrillic", "Arabic",   "Hebrew", "Thai",
+                                      "Devanagari", "Tamil",    "Bengali"};
 
 static int is_script(const char *name, size_t size) {
     for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++)
@@ -51,8 +53,8 @@ static int is_script(const char *name, size_t size) {
 #define PUT(text) GANQ_TRY(ganq__buffer_append(out, (text), strlen(text)))
 
 /* One escape at p ("\x", p[1] is not NUL); *used: characters read. */
-static ganq_status translate_escape(const char *p, int in_class, const char *what, ganq__buffer *out,
-                                    size_t *used) {
+static ganq_status translate_escape(const char *p, int in_class, const char *what,
+                                    ganq__buffer *out, size_t *used) {
     *used = 2;
     switch (p[1]) {
     case 's':
@@ -62,7 +64,8 @@ static ganq_status translate_escape(const char *p, int in_class, const char *wha
         PUT("\\P{White_Space}");
         return GANQ_OK;
     case 'w':
-        PUT(in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
+        PUT(in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+                     : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
         return GANQ_OK;
     case 'W':
         if (in_class)
@@ -83,7 +86,8 @@ static ganq_status translate_escape(const char *p, int in_class, const char *wha
         const char *name = p + 3 + inverted;
         *used = (size_t)(close - p) + 1;
         return ganq__buffer_printf(out, "\\%c{%s%s%.*s}", p[1], inverted ? "^" : "",
-                                   is_script(name, (size_t)(close - name)) ? "sc:" : "", (int)(close - name), name);
+                                   is_script(name, (size_t)(close - name)) ? "sc:" : "",
+                                   (int)(close - name), name);
     }
     case 'h': /* hexadecimal digits there, blanks here */
     case 'H':
@@ -94,7 +98,8 @@ static ganq_status translate_escape(const char *p, int in_class, const char *wha
     default:
         return ganq__buffer_append(out, p, 2);
     }
-    GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: regular expression with \\%c is not supported", what, p[1]);
+    GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: regular expression with \\%c is not supported", what,
+              p[1]);
 }
 
 static ganq_status translate(const char *p, const char *what, ganq__buffer *out) {
@@ -108,7 +113,8 @@ static ganq_status translate(const char *p, const char *what, ganq__buffer *out)
         if (in_class && *p == '[') {
             const char *close = p[1] == ':' ? strstr(p, ":]") : NULL;
             if (!close)
-                GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: regular expression with a class in a class", what);
+                GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: regular expression with a class in a class",
+                          what);
             used = (size_t)(close - p) + 2;
         } else if (in_class && p[0] == '&' && p[1] == '&') {
             GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: regular expression with && in a class", what);
@@ -141,8 +147,8 @@ static ganq_status compile(const char *regex, const char *what, pcre2_code **out
     if (status == GANQ_OK)
         /* MULTILINE: ^ and $ stand at every line there. */
         code = pcre2_compile((PCRE2_SPTR)(text.size ? text.data : ""), text.size,
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                             NULL);
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                             &error, &offset, NULL);
     if (status == GANQ_OK && !code) {
         PCRE2_UCHAR words[128];
         pcre2_get_error_message(error, words, sizeof words);
@@ -162,7 +168,8 @@ ganq_status ganq__pattern_regex(const char *regex, const char *what, ganq__patte
         ganq__free(pattern);
         return status;
     }
-    /* Where the system forbids executable memory this fails and matching is interpreted, three times slower. */
+    /* Where the system forbids executable memory this fails and matching is interpreted, three
+     * times slower. */
     (void)pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE);
     *out = pattern;
     return GANQ_OK;
@@ -200,14 +207,16 @@ void ganq__search_start(ganq__search *search, const char *text, size_t size) {
 }
 
 /* The next match in text[from, valid_end), which is valid UTF-8, or *found = 0. */
-static ganq_status find_in_run(const ganq__pattern *pattern, ganq__matcher *matcher, ganq__search *search,
-                               int *found) {
+static ganq_status find_in_run(const ganq__pattern *pattern, ganq__matcher *matcher,
+                               ganq__search *search, int *found) {
     const PCRE2_SPTR run = (PCRE2_SPTR)search->text + search->valid_begin;
-    const size_t size = search->valid_end - search->valid_begin, from = search->from - search->valid_begin;
-    int rc = pcre2_match(pattern->code, run, size, from, PCRE2_NO_UTF_CHECK, matcher->data, matcher->context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(pattern->code, run, size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matcher->data,
+    const size_t size = search->valid_end - search->valid_begin,
+                 from = search->from - search->valid_begin;
+    int rc = pcre2_match(pattern->code, run, size, from, PCRE2_NO_UTF_CHECK, matcher->data,
                          matcher->context);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(pattern->code, run, size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                         matcher->data, matcher->context);
     *found = rc >= 0;
     if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH)
         return GANQ_OK;
@@ -215,9 +224,10 @@ static ganq_status find_in_run(const ganq__pattern *pattern, ganq__matcher *matc
         GANQ_FAIL(GANQ_ERR_NO_MEMORY, "out of memory for matching");
     PCRE2_UCHAR words[128];
     pcre2_get_error_message(rc, words, sizeof words);
-    GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
-              "the tokenizer's regular expression needs too many steps on this text (%s, at byte %zu)",
-              (char *)words, search->from);
+    GANQ_FAIL(
+        GANQ_ERR_UNSUPPORTED,
+        "the tokenizer's regular expression needs too many steps on this text (%s, at byte %zu)",
+        (char *)words, search->from);
 }
 
 /* Finds the run of valid text that holds or follows `from`; 0 at the end. */
@@ -228,9 +238,11 @@ static int next_run(ganq__matcher *matcher, ganq__search *search) {
         if (length) {
             search->from = search->valid_begin = begin;
             search->valid_end = begin + length;
-            /* A run of white space is walked back once; what needs much more than that is exponential. */
-            uint64_t steps = 10000000 + 4 * (uint64_t)length;
-            pcre2_set_match_limit(matcher->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+            /* A run of white space is walked back once; what needs much more than that is
+             * exponential. */
+            uint64_t steps = 1000000 + 4 * (uint64_t)length;
+            pcre2_set_match_limit(matcher->context,
+                                  steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
             return 1;
         }
         begin++;
@@ -241,18 +253,19 @@ static int next_run(ganq__matcher *matcher, ganq__search *search) {
 
 static size_t step(const ganq__search *search, size_t at) {
     int32_t cp;
-    size_t length = at < search->size ? ganq__utf8_next(search->text + at, search->size - at, &cp) : 0;
+    size_t length =
+        at < search->size ? ganq__utf8_next(search->text + at, search->size - at, &cp) : 0;
     return length ? length : 1;
 }
 
-ganq_status ganq__search_next(const ganq__pattern *pattern, ganq__matcher *matcher, ganq__search *search,
-                              size_t *begin, size_t *end, int *found) {
+ganq_status ganq__search_next(const ganq__pattern *pattern, ganq__matcher *matcher,
+                              ganq__search *search, size_t *begin, size_t *end, int *found) {
     *found = 0;
     if (!pattern->code) {
         const char *at = search->from >= search->size || pattern->literal_size == 0
                              ? NULL
-                             : memmem(search->text + search->from, search->size - search->from, pattern->literal,
-                                      pattern->literal_size);
+                             : memmem(search->text + search->from, search->size - search->from,
+                                      pattern->literal, pattern->literal_size);
         if (at) {
             *begin = (size_t)(at - search->text);
             *end = search->from = *begin + pattern->literal_size;

@@ -77,10 +77,17 @@ size_t ganq__utf8_valid(const char *p, size_t n) {
     return i;
 }
 
+size_t ganq__utf8_before(const char *text, size_t at, int32_t *cp) {
+    for (size_t length = 1; length <= 4 && length <= at; length++)
+        if (((uint8_t)text[at - length] & 0xc0) != 0x80)
+            return ganq__utf8_next(text + at - length, length, cp) == length ? length : 0;
+    return 0;
+}
+
 int ganq__is_space(int32_t cp) {
     return (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f ||
-           cp == 0x3000;
+           (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f ||
+           cp == 0x205f || cp == 0x3000;
 }
 
 /* ---- GPT-2's alphabet ---- */
@@ -176,7 +183,8 @@ static size_t find_slot(const ganq__vocab *vocab, const char *piece, size_t size
     size_t mask = vocab->slot_count - 1, slot = hash & mask;
     for (; vocab->slots[slot] >= 0; slot = (slot + 1) & mask) {
         const ganq__token *token = &vocab->tokens[vocab->slots[slot]];
-        if (token->hash == hash && token->piece_size == size && memcmp(token->piece, piece, size) == 0)
+        if (token->hash == hash && token->piece_size == size &&
+            memcmp(token->piece, piece, size) == 0)
             break;
     }
     return slot;
@@ -210,13 +218,13 @@ static ganq_status grow_tokens(ganq__vocab *vocab, int32_t size) {
     return GANQ_OK;
 }
 
-ganq_status ganq__vocab_add(ganq__vocab *vocab, int64_t id, const char *piece, size_t size, size_t expected,
-                            const char *what) {
+ganq_status ganq__vocab_add(ganq__vocab *vocab, int64_t id, const char *piece, size_t size,
+                            size_t expected, const char *what) {
     /* Real vocabularies have small gaps at most; a lying id must not become a huge table. */
     int64_t limit = 4 * (int64_t)expected + 65536;
     if (id < 0 || id >= limit || id > INT32_MAX / 2)
-        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: token \"%.*s\" has id %lld in a vocabulary of %zu entries", what,
-                  (int)(size < 80 ? size : 80), piece, (long long)id, expected);
+        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: token \"%.*s\" has id %lld in a vocabulary of %zu entries",
+                  what, (int)(size < 80 ? size : 80), piece, (long long)id, expected);
     if (size > (1 << 24))
         GANQ_FAIL(GANQ_ERR_FORMAT, "%s: token %lld has %zu bytes", what, (long long)id, size);
     if ((size_t)vocab->count * 2 + 2 > vocab->slot_count)
@@ -224,8 +232,8 @@ ganq_status ganq__vocab_add(ganq__vocab *vocab, int64_t id, const char *piece, s
     GANQ_TRY(grow_tokens(vocab, (int32_t)id + 1));
     ganq__token *token = &vocab->tokens[id];
     if (token->piece)
-        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: id %lld stands for \"%.80s\" and for \"%.*s\"", what, (long long)id,
-                  token->piece, (int)(size < 80 ? size : 80), piece);
+        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: id %lld stands for \"%.80s\" and for \"%.*s\"", what,
+                  (long long)id, token->piece, (int)(size < 80 ? size : 80), piece);
     uint32_t hash = hash_bytes(piece, size);
     size_t slot = find_slot(vocab, piece, size, hash);
     if (vocab->slots[slot] >= 0)

@@ -1,17 +1,19 @@
-/* split.c - cutting normalized text into the words that merges never cross. Words are handed on one by one; the list
- * of splits is walked by recursion, so that nothing is stored but the texts that a split changes. */
+/* split.c - cutting normalized text into the words that merges never cross. Words are handed on one
+ * by one; the list of splits is walked by recursion, so that nothing is stored but the texts that a
+ * split changes. */
 #include "tokenizer_parts.h"
 
 #include <string.h>
 
-const char ganq__regex_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-const char ganq__regex_qwen2[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char ganq__regex_gpt2[] =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const char ganq__regex_qwen2[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+                                 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+                                 "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 /* Also that of OpenAI's cl100k, spelled differently there. */
-const char ganq__regex_llama3[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char ganq__regex_llama3[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{"
+                                  "N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+                                  "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 ganq_status ganq__splits_add(ganq__splits *splits, ganq__split item, const char *what) {
     if (splits->count == GANQ__MAX_SPLITS) {
@@ -28,7 +30,8 @@ void ganq__splits_free(ganq__splits *splits) {
     splits->count = 0;
 }
 
-static ganq_status run_from(ganq__split_run *run, size_t index, const char *text, size_t size, int first);
+static ganq_status run_from(ganq__split_run *run, size_t index, const char *text, size_t size,
+                            int first);
 
 /* Pieces of a text, match and gap by turns, joined as the behavior says. */
 typedef struct joiner {
@@ -48,7 +51,8 @@ static ganq_status flush(joiner *j) {
     return run_from(j->run, j->index + 1, j->text + begin, end - begin, j->first && begin == 0);
 }
 
-static ganq_status take(joiner *j, ganq__split_behavior behavior, size_t begin, size_t end, int match) {
+static ganq_status take(joiner *j, ganq__split_behavior behavior, size_t begin, size_t end,
+                        int match) {
     int join = 0;
     switch (behavior) {
     case GANQ__SPLIT_WITH_PREVIOUS:
@@ -72,7 +76,8 @@ static ganq_status take(joiner *j, ganq__split_behavior behavior, size_t begin, 
     return GANQ_OK;
 }
 
-static ganq_status run_pattern(ganq__split_run *run, size_t index, const char *text, size_t size, int first) {
+static ganq_status run_pattern(ganq__split_run *run, size_t index, const char *text, size_t size,
+                               int first) {
     const ganq__split *split = &run->splits->items[index];
     joiner j = {.run = run, .index = index, .text = text, .first = first};
     ganq__search search;
@@ -93,13 +98,16 @@ static ganq_status run_pattern(ganq__split_run *run, size_t index, const char *t
     return flush(&j);
 }
 
-static ganq_status run_metaspace(ganq__split_run *run, size_t index, const char *text, size_t size, int first) {
+static ganq_status run_metaspace(ganq__split_run *run, size_t index, const char *text, size_t size,
+                                 int first) {
     const ganq__split *split = &run->splits->items[index];
     const size_t mark = strlen(split->content);
     ganq__buffer *out = &run->buffers[index];
     out->size = 0;
-    int marked = size > 0 && (text[0] == ' ' || (size >= mark && memcmp(text, split->content, mark) == 0));
-    if (!marked && (split->scheme == GANQ__SCHEME_ALWAYS || (split->scheme == GANQ__SCHEME_FIRST && first)))
+    int marked =
+        size > 0 && (text[0] == ' ' || (size >= mark && memcmp(text, split->content, mark) == 0));
+    if (!marked &&
+        (split->scheme == GANQ__SCHEME_ALWAYS || (split->scheme == GANQ__SCHEME_FIRST && first)))
         GANQ_TRY(ganq__buffer_append(out, split->content, mark));
     for (size_t i = 0; i < size;) {
         const char *space = memchr(text + i, ' ', size - i);
@@ -112,7 +120,8 @@ static ganq_status run_metaspace(ganq__split_run *run, size_t index, const char 
     return run_from(run, index + 1, out->data, out->size, first);
 }
 
-static ganq_status run_prefix_space(ganq__split_run *run, size_t index, const char *text, size_t size, int first) {
+static ganq_status run_prefix_space(ganq__split_run *run, size_t index, const char *text,
+                                    size_t size, int first) {
     if (size > 0 && text[0] == ' ')
         return run_from(run, index + 1, text, size, first);
     ganq__buffer *out = &run->buffers[index];
@@ -122,7 +131,8 @@ static ganq_status run_prefix_space(ganq__split_run *run, size_t index, const ch
     return run_from(run, index + 1, out->data, out->size, first);
 }
 
-static ganq_status run_from(ganq__split_run *run, size_t index, const char *text, size_t size, int first) {
+static ganq_status run_from(ganq__split_run *run, size_t index, const char *text, size_t size,
+                            int first) {
     if (index == run->splits->count)
         return run->fn(run->user, text, size);
     switch (run->splits->items[index].kind) {

@@ -1,11 +1,15 @@
-/* tokenizer_parts.h - what the tokenizer's own files share: the loaded object and the steps of encoding.
+/* tokenizer_parts.h - what the tokenizer's own files share: the loaded object, the steps of
+ * encoding.
  *
  * Every kind of file is brought into one shape, so that there is one encoder and one decoder:
- *   text -> added tokens of the raw text -> normalizers -> added tokens of the normalized text -> splits into words
- *        -> first symbols (bytes, or characters with bytes where a character is unknown) -> merges by rank -> ids
+ *   text -> added tokens of the raw text -> normalizers -> added tokens of the normalized text
+ *        -> splits into words
+ *        -> first symbols (bytes, or characters, with bytes where a character is unknown)
+ *        -> merges by rank -> ids
  *   ids  -> the bytes of each token, worked out at load -> one leading dummy space removed
- * Byte-level vocabularies (GPT-2's and its descendants', tiktoken rank files) spell every byte as one printable
- * character; the text is never spelled that way here, a byte goes straight to its id. */
+ *
+ * Byte-level vocabularies (GPT-2's and its descendants', tiktoken rank files) spell every byte as
+ * one printable character. Text is never spelled that way here: a byte goes straight to its id. */
 #ifndef GANQ_IO_TOKENIZER_PARTS_H
 #define GANQ_IO_TOKENIZER_PARTS_H
 
@@ -17,8 +21,11 @@
 
 /* ---- UTF-8 ---- */
 
-/* Bytes of the character at p (n >= 1 bytes are there) and its code point; 0 if it is not valid UTF-8. */
+/* Bytes of the character at p (n >= 1 bytes are there) and its code point; 0 if it is not valid
+ * UTF-8. */
 size_t ganq__utf8_next(const char *p, size_t n, int32_t *cp);
+/* The same for the character that ends at text + at. */
+size_t ganq__utf8_before(const char *text, size_t at, int32_t *cp);
 /* Writes 1 to 4 bytes. */
 size_t ganq__utf8_put(int32_t cp, char out[4]);
 /* Length of the longest valid prefix. */
@@ -33,6 +40,8 @@ typedef struct ganq__token {
     const char *text;  /* the bytes it decodes to */
     uint32_t piece_size, text_size, hash;
     uint8_t special;
+    uint8_t outside; /* an added token that the model itself does not have: never the outcome of
+                        merges */
 } ganq__token;
 
 typedef struct ganq__vocab {
@@ -45,10 +54,12 @@ typedef struct ganq__vocab {
     size_t longest;             /* bytes of the longest piece */
 } ganq__vocab;
 
-/* FORMAT, with `what` in front, for an id or a piece that is taken and for an id far beyond `expected` entries. */
-ganq_status ganq__vocab_add(ganq__vocab *vocab, int64_t id, const char *piece, size_t size, size_t expected,
-                            const char *what);
-int32_t ganq__vocab_find(const ganq__vocab *vocab, const char *piece, size_t size); /* -1: not there */
+/* FORMAT, with `what` in front, for an id or a piece that is taken and for an id far beyond
+ * `expected` entries. */
+ganq_status ganq__vocab_add(ganq__vocab *vocab, int64_t id, const char *piece, size_t size,
+                            size_t expected, const char *what);
+int32_t ganq__vocab_find(const ganq__vocab *vocab, const char *piece,
+                         size_t size); /* -1: not there */
 /* A copy that lives as long as the vocabulary, NUL behind it; NULL on lack of memory. */
 char *ganq__vocab_keep(ganq__vocab *vocab, const char *text, size_t size);
 void ganq__vocab_free(ganq__vocab *vocab);
@@ -56,7 +67,8 @@ void ganq__vocab_free(ganq__vocab *vocab);
 /* ---- GPT-2's alphabet: one printable character per byte ---- */
 
 size_t ganq__byte_spell(uint8_t byte, char out[4]);
-/* Appends the bytes that a piece stands for; 0 (and nothing appended) if it has another character; -1: no memory. */
+/* Appends the bytes that a piece stands for; 0 (and nothing appended) if it has another character;
+ * -1: no memory. */
 int ganq__byte_unspell(const char *piece, size_t size, ganq__buffer *bytes);
 
 /* ---- Merges ---- */
@@ -70,7 +82,8 @@ typedef struct ganq__pair {
 typedef struct ganq__bpe {
     ganq__pair *pairs; /* open addressing */
     size_t pair_slots, pair_count;
-    uint64_t *junctions; /* open addressing: pairs of first symbols between which some merge can join */
+    uint64_t
+        *junctions; /* open addressing: pairs of first symbols between which some merge can join */
     size_t junction_slots, junction_count;
     int cuts; /* words may be cut where a pair of first symbols is not in `junctions` */
 } ganq__bpe;
@@ -82,10 +95,12 @@ typedef struct ganq__bpe_scratch {
 } ganq__bpe_scratch;
 
 /* Lower ranks first; a pair given twice keeps the later rank. */
-ganq_status ganq__bpe_add(ganq__bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t merged);
+ganq_status ganq__bpe_add(ganq__bpe *bpe, int32_t left, int32_t right, uint32_t rank,
+                          int32_t merged);
 ganq_status ganq__bpe_add_junction(ganq__bpe *bpe, int32_t left, int32_t right);
 /* Merges ids[0..*count) in place: always the pair of lowest rank, the leftmost of equal ones. */
-ganq_status ganq__bpe_merge(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids, size_t *count);
+ganq_status ganq__bpe_merge(const ganq__bpe *bpe, ganq__bpe_scratch *scratch, int32_t *ids,
+                            size_t *count);
 void ganq__bpe_scratch_free(ganq__bpe_scratch *scratch);
 void ganq__bpe_free(ganq__bpe *bpe);
 
@@ -99,22 +114,23 @@ typedef struct ganq__matcher {
 } ganq__matcher;
 typedef struct ganq__search {
     const char *text;
-    size_t size, from;              /* where the next search starts */
-    size_t valid_begin, valid_end;  /* the run of valid UTF-8 being searched */
-    size_t last_end;                /* of the last match, or SIZE_MAX */
+    size_t size, from;             /* where the next search starts */
+    size_t valid_begin, valid_end; /* the run of valid UTF-8 being searched */
+    size_t last_end;               /* of the last match, or SIZE_MAX */
 } ganq__search;
 
 ganq_status ganq__pattern_literal(const char *text, size_t size, ganq__pattern **out);
-/* Oniguruma's dialect, as far as tokenizer files use it; UNSUPPORTED, with `what` in front, for the rest. */
+/* Oniguruma's dialect, as far as tokenizer files use it; UNSUPPORTED, with `what` in front, for the
+ * rest. */
 ganq_status ganq__pattern_regex(const char *regex, const char *what, ganq__pattern **out);
 void ganq__pattern_free(ganq__pattern *pattern);
 ganq_status ganq__matcher_create(ganq__matcher *matcher);
 void ganq__matcher_free(ganq__matcher *matcher);
 void ganq__search_start(ganq__search *search, const char *text, size_t size);
-/* The next match in *begin, *end (equal for an empty one); *found = 0 at the end. Bytes that are not UTF-8 match no
- * regular expression. */
-ganq_status ganq__search_next(const ganq__pattern *pattern, ganq__matcher *matcher, ganq__search *search,
-                              size_t *begin, size_t *end, int *found);
+/* The next match in *begin, *end (equal for an empty one); *found = 0 at the end. Bytes that are
+ * not UTF-8 match no regular expression. */
+ganq_status ganq__search_next(const ganq__pattern *pattern, ganq__matcher *matcher,
+                              ganq__search *search, size_t *begin, size_t *end, int *found);
 
 /* ---- Normalizers ---- */
 
@@ -125,10 +141,11 @@ typedef enum ganq__norm_kind {
     GANQ__NORM_NFD,
     GANQ__NORM_NFKC,
     GANQ__NORM_NFKD,
-    GANQ__NORM_STRIP,    /* white space: left, right */
+    GANQ__NORM_STRIP, /* white space: left, right */
     GANQ__NORM_LOWER,
     GANQ__NORM_CHARSMAP, /* SentencePiece's compiled rules, in content */
-    GANQ__NORM_SQUEEZE   /* SentencePiece's remove_extra_whitespaces: none at the ends, one between words */
+    GANQ__NORM_SQUEEZE   /* SentencePiece's remove_extra_whitespaces: none at the ends, one between
+                            words */
 } ganq__norm_kind;
 
 typedef struct ganq__norm {
@@ -149,8 +166,9 @@ ganq_status ganq__norms_add(ganq__norms *norms, ganq__norm item);
 /* FORMAT if the compiled rules cannot be what they say. */
 ganq_status ganq__charsmap_check(const char *blob, size_t size, const char *what);
 /* *out is text itself or memory of `buffers`. */
-ganq_status ganq__normalize(const ganq__norms *norms, ganq__matcher *matcher, const char *text, size_t size,
-                            ganq__buffer buffers[2], const char **out, size_t *out_size);
+ganq_status ganq__normalize(const ganq__norms *norms, ganq__matcher *matcher, const char *text,
+                            size_t size, ganq__buffer buffers[2], const char **out,
+                            size_t *out_size);
 void ganq__norms_free(ganq__norms *norms);
 
 /* ---- Splits ---- */
@@ -168,7 +186,11 @@ typedef enum ganq__split_behavior {
     GANQ__SPLIT_WITH_NEXT,
     GANQ__SPLIT_CONTIGUOUS
 } ganq__split_behavior;
-typedef enum ganq__scheme { GANQ__SCHEME_NEVER = 0, GANQ__SCHEME_FIRST, GANQ__SCHEME_ALWAYS } ganq__scheme;
+typedef enum ganq__scheme {
+    GANQ__SCHEME_NEVER = 0,
+    GANQ__SCHEME_FIRST,
+    GANQ__SCHEME_ALWAYS
+} ganq__scheme;
 
 typedef struct ganq__split {
     ganq__split_kind kind;
@@ -196,7 +218,8 @@ typedef struct ganq__split_run {
 
 /* Takes over item's pattern, also on failure. */
 ganq_status ganq__splits_add(ganq__splits *splits, ganq__split item, const char *what);
-/* Hands every word of the text to run->fn. first: the text stands at the beginning of what the caller encodes. */
+/* Hands every word of the text to run->fn. first: the text stands at the beginning of what the
+ * caller encodes. */
 ganq_status ganq__split_text(ganq__split_run *run, const char *text, size_t size, int first);
 void ganq__split_run_free(ganq__split_run *run);
 void ganq__splits_free(ganq__splits *splits);
@@ -239,7 +262,7 @@ struct ganq_tokenizer {
     size_t added_count;
     ganq__added_set raw_set, normalized_set;
     int32_t bos, eos;
-    char strip[8]; /* character removed from the beginning of decoded text */
+    char strip[8];   /* character removed from the beginning of decoded text */
     int strip_count; /* at most so often */
 };
 
@@ -253,7 +276,8 @@ typedef enum ganq__family {
     GANQ__FAMILY_LLAMA3
 } ganq__family;
 
-/* tokenizer_config.json, generation_config.json and config.json beside the file; NULL where absent. */
+/* tokenizer_config.json, generation_config.json and config.json beside the file; NULL where absent.
+ */
 typedef struct ganq__beside {
     json_t *tokenizer, *generation, *model;
     char *tokenizer_path, *generation_path, *model_path;
@@ -264,26 +288,35 @@ ganq__family ganq__beside_family(const ganq__beside *beside);
 /* tokenizer_config.json's added_tokens_decoder, if there is one. */
 ganq_status ganq__beside_added(const ganq__beside *beside, ganq_tokenizer *tokenizer);
 
-/* Each fills a new tokenizer, whose path is set; bos and eos are what the file itself says (-1: nothing). */
+/* Each fills a new tokenizer, whose path is set; bos and eos are what the file itself says (-1:
+ * nothing). */
 ganq_status ganq__tokenizer_read_json(const json_t *root, ganq_tokenizer *tokenizer);
-ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_path, const ganq__beside *beside,
-                                       ganq_tokenizer *tokenizer);
+ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_path,
+                                       const ganq__beside *beside, ganq_tokenizer *tokenizer);
 ganq_status ganq__tokenizer_read_spm(const char *data, size_t size, const ganq__beside *beside,
                                      ganq_tokenizer *tokenizer);
 ganq_status ganq__tokenizer_read_tiktoken(const char *data, size_t size, const ganq__beside *beside,
                                           ganq_tokenizer *tokenizer);
 
-/* A token outside the vocabulary proper; its piece is put there unless it is there with the same id. */
-ganq_status ganq__tokenizer_add(ganq_tokenizer *tokenizer, ganq__added added, const char *content, size_t size,
-                                const char *what);
-/* An added token of a JSON object with content, special, normalized, lstrip, rstrip, single_word. */
+/* A token outside the vocabulary proper; its piece is put there unless it is there with the same
+ * id. */
+ganq_status ganq__tokenizer_add(ganq_tokenizer *tokenizer, ganq__added added, const char *content,
+                                size_t size, const char *what);
+/* An added token of a JSON object with content, special, normalized, lstrip, rstrip, single_word.
+ */
 ganq_status ganq__tokenizer_add_json(ganq_tokenizer *tokenizer, int64_t id, const json_t *object,
                                      const char *what);
-/* Merges of a vocabulary that lists none: every way to cut a piece in two pieces. ranks: per id, UINT32_MAX for pieces
- * that take no part. */
+/* Merges of a vocabulary that lists none: every way to cut a piece in two pieces. ranks: per id,
+ * UINT32_MAX for pieces that take no part. */
 ganq_status ganq__tokenizer_derive_merges(ganq_tokenizer *tokenizer, const uint32_t *ranks);
 /* A merge given as two pieces; `index` for messages. */
 ganq_status ganq__tokenizer_add_merge(ganq_tokenizer *tokenizer, const char *left, size_t left_size,
-                                      const char *right, size_t right_size, size_t index, const char *what);
+                                      const char *right, size_t right_size, size_t index,
+                                      const char *what);
+
+/* The id of a piece of the model proper, or -1. */
+int32_t ganq__tokenizer_symbol(const ganq_tokenizer *tokenizer, const char *piece, size_t size);
+/* The last step: byte ids, cuts, added tokens sorted. */
+ganq_status ganq__tokenizer_finish(ganq_tokenizer *tokenizer);
 
 #endif

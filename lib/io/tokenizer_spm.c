@@ -1,9 +1,10 @@
-/* tokenizer_spm.c - SentencePiece's tokenizer.model of the BPE kind: a protobuf message (sentencepiece_model.proto) with
- * the pieces, their scores and types, how the model was trained and how text is normalized.
+/* tokenizer_spm.c - SentencePiece's tokenizer.model of the BPE kind: a protobuf message
+ * (sentencepiece_model.proto) with the pieces, their scores and types, how the model was trained
+ * and how text is normalized.
  *
- * SentencePiece merges the neighbours whose joined spelling is the piece of the highest score; the merges are worked out
- * at load. User-defined pieces are found in the normalized text before anything is merged, control pieces only where
- * special tokens are asked for. */
+ * SentencePiece merges the neighbours whose joined spelling is the piece of the highest score; the
+ * merges are worked out at load. User-defined pieces are found in the normalized text before
+ * anything is merged, control pieces only where special tokens are asked for. */
 #include <string.h>
 
 #include "half.h"
@@ -64,8 +65,8 @@ static ganq_status read_field(message *m, field *f) {
         uint64_t size;
         GANQ_TRY(read_varint(m, &size));
         if (size > (uint64_t)(m->end - m->at))
-            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: field %u has %llu bytes where %zu are left", m->path, f->number,
-                      (unsigned long long)size, (size_t)(m->end - m->at));
+            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: field %u has %llu bytes where %zu are left", m->path,
+                      f->number, (unsigned long long)size, (size_t)(m->end - m->at));
         f->bytes = (const char *)m->at;
         f->size = (size_t)size;
         m->at += size;
@@ -209,8 +210,10 @@ static ganq_status check_model(const model *m, const char *path) {
     if (m->count == 0 || m->count > INT32_MAX / 2)
         GANQ_FAIL(GANQ_ERR_FORMAT, "%s: %zu pieces", path, m->count);
     if (m->model_type != 2)
-        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: a SentencePiece model of type %llu (%s) is not supported, only 2 (BPE)", path,
-                  (unsigned long long)m->model_type, m->model_type == 1 ? "Unigram" : "not BPE");
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
+                  "%s: a SentencePiece model of type %llu (%s) is not supported, only 2 (BPE)",
+                  path, (unsigned long long)m->model_type,
+                  m->model_type == 1 ? "Unigram" : "not BPE");
     if (m->suffix)
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: treat_whitespace_as_suffix is not supported", path);
     if (!m->escape)
@@ -222,7 +225,9 @@ static ganq_status check_model(const model *m, const char *path) {
 
 /* ---- Into the tokenizer ---- */
 
-static int hex_value(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+static int hex_value(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
 
 /* What a piece decodes to: spaces for their marks, the byte of a byte piece. */
 static ganq_status set_text(ganq_tokenizer *t, int32_t id, uint64_t type) {
@@ -265,7 +270,8 @@ static ganq_status add_to_vocabulary(const model *m, size_t i, ganq_tokenizer *t
         break;
     case PIECE_UNKNOWN:
         if (t->unk >= 0)
-            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: pieces %d and %d are both of the unknown type", t->path, t->unk, id);
+            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: pieces %d and %d are both of the unknown type", t->path,
+                      t->unk, id);
         t->unk = id;
         added.special = 1;
         GANQ_TRY(ganq__tokenizer_add(t, added, spelled, p->size, t->path));
@@ -279,13 +285,16 @@ static ganq_status add_to_vocabulary(const model *m, size_t i, ganq_tokenizer *t
         GANQ_TRY(ganq__tokenizer_add(t, added, spelled, p->size, t->path));
         break;
     case PIECE_BYTE:
-        if (p->size != 6 || memcmp(spelled, "<0x", 3) != 0 || spelled[5] != '>' || hex_value(spelled[3]) < 0 ||
-            hex_value(spelled[4]) < 0)
-            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: piece %d, \"%.40s\", is of the byte type: expected <0xHH>", t->path, id, spelled);
+        if (p->size != 6 || memcmp(spelled, "<0x", 3) != 0 || spelled[5] != '>' ||
+            hex_value(spelled[3]) < 0 || hex_value(spelled[4]) < 0)
+            GANQ_FAIL(GANQ_ERR_FORMAT,
+                      "%s: piece %d, \"%.40s\", is of the byte type: expected <0xHH>", t->path, id,
+                      spelled);
         break;
     default:
         GANQ_FAIL(p->type == PIECE_UNUSED ? GANQ_ERR_UNSUPPORTED : GANQ_ERR_FORMAT,
-                  "%s: piece %d, \"%.40s\", is of type %llu%s", t->path, id, spelled, (unsigned long long)p->type,
+                  "%s: piece %d, \"%.40s\", is of type %llu%s", t->path, id, spelled,
+                  (unsigned long long)p->type,
                   p->type == PIECE_UNUSED ? " (unused), which is not supported" : "");
     }
     return set_text(t, id, p->type);
@@ -307,14 +316,16 @@ static ganq_status add_merges(const model *m, ganq_tokenizer *t) {
     for (size_t i = 0; i < m->count; i++) {
         scores[i] = m->pieces[i].score;
         if (scores[i] != scores[i])
-            GANQ_FAIL_GOTO(done, GANQ_ERR_FORMAT, "%s: the score of piece %zu is not a number", t->path, i);
+            GANQ_FAIL_GOTO(done, GANQ_ERR_FORMAT, "%s: the score of piece %zu is not a number",
+                           t->path, i);
     }
     qsort(scores, m->count, sizeof *scores, by_falling_score);
     for (size_t i = 0; i < m->count; i++)
         if (distinct == 0 || scores[i] != scores[distinct - 1])
             scores[distinct++] = scores[i];
     for (size_t i = 0; i < m->count; i++) {
-        const float *rank = bsearch(&m->pieces[i].score, scores, distinct, sizeof *scores, by_falling_score);
+        const float *rank =
+            bsearch(&m->pieces[i].score, scores, distinct, sizeof *scores, by_falling_score);
         int merges = m->pieces[i].type == PIECE_NORMAL || m->pieces[i].type == PIECE_USER_DEFINED;
         ranks[i] = merges ? (uint32_t)(rank - scores) : UINT32_MAX;
     }
@@ -325,7 +336,8 @@ done:
     return status;
 }
 
-static ganq_status add_norm(ganq_tokenizer *t, ganq__norm_kind kind, const char *content, size_t size) {
+static ganq_status add_norm(ganq_tokenizer *t, ganq__norm_kind kind, const char *content,
+                            size_t size) {
     ganq__norm norm = {.kind = kind, .content_size = size};
     norm.content = ganq__strndup(content, size);
     if (!norm.content)
@@ -343,8 +355,8 @@ static ganq_status add_norm(ganq_tokenizer *t, ganq__norm_kind kind, const char 
 static ganq_status add_norms(const model *m, ganq_tokenizer *t) {
     if (m->charsmap_size)
         GANQ_TRY(add_norm(t, GANQ__NORM_CHARSMAP, m->charsmap, m->charsmap_size));
-    /* A model without rules is meant to keep the text: llama2.c and the fast Llama tokenizers do not squeeze spaces for
-     * it, whatever it says, and what they encode comes back unchanged. */
+    /* A model without rules is meant to keep the text: llama2.c and the fast Llama tokenizers do
+     * not squeeze spaces for it, whatever it says, and what they encode comes back unchanged. */
     if (m->squeeze && m->charsmap_size)
         GANQ_TRY(add_norm(t, GANQ__NORM_SQUEEZE, "", 0));
     if (m->dummy_prefix)
@@ -371,7 +383,8 @@ static ganq_status fill(const model *m, ganq_tokenizer *t) {
 ganq_status ganq__tokenizer_read_spm(const char *data, size_t size, const ganq__beside *beside,
                                      ganq_tokenizer *tokenizer) {
     message m = {(const uint8_t *)data, (const uint8_t *)data + size, tokenizer->path};
-    model read = {.model_type = 1, .bos = 1, .eos = 2, .dummy_prefix = 1, .squeeze = 1, .escape = 1};
+    model read = {
+        .model_type = 1, .bos = 1, .eos = 2, .dummy_prefix = 1, .squeeze = 1, .escape = 1};
     ganq_status status = read_model(m, &read);
     if (status == GANQ_OK)
         status = check_model(&read, tokenizer->path);

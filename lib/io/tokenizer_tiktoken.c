@@ -1,6 +1,7 @@
-/* tokenizer_tiktoken.c - rank files: one token per line, its bytes in base64 and its rank, which is its id and its
- * priority. Two neighbours merge if their bytes together are a token. Special tokens and the split rule are not in the
- * file: tokenizer_config.json and config.json beside it give them, else the number of ranks tells the family. */
+/* tokenizer_tiktoken.c - rank files: one token per line, its bytes in base64 and its rank, which is
+ * its id and its priority. Two neighbours merge if their bytes together are a token. Special tokens
+ * and the split rule are not in the file: tokenizer_config.json and config.json beside it give
+ * them, else the number of ranks tells the family. */
 #include <string.h>
 
 #include "tokenizer_parts.h"
@@ -37,8 +38,8 @@ static ganq_status decode_base64(const char *text, size_t size, ganq__buffer *ou
     return GANQ_OK;
 }
 
-static ganq_status add_line(ganq_tokenizer *t, const char *line, size_t length, size_t number, size_t expected,
-                            ganq__buffer bytes[2]) {
+static ganq_status add_line(ganq_tokenizer *t, const char *line, size_t length, size_t number,
+                            size_t expected, ganq__buffer bytes[2]) {
     const char *space = memchr(line, ' ', length);
     size_t encoded = space ? (size_t)(space - line) : 0, digits = length - encoded - 1;
     int valid;
@@ -50,13 +51,15 @@ static ganq_status add_line(ganq_tokenizer *t, const char *line, size_t length, 
         rank = 10 * rank + (space[1 + i] - '0');
     }
     if (!valid || digits == 0)
-        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: line %zu: expected base64 and a rank, found \"%.*s\"", t->path, number,
-                  (int)(length < 80 ? length : 80), line);
+        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: line %zu: expected base64 and a rank, found \"%.*s\"",
+                  t->path, number, (int)(length < 80 ? length : 80), line);
     for (size_t i = 0; i < bytes[0].size; i++) {
         char spelled[4];
-        GANQ_TRY(ganq__buffer_append(&bytes[1], spelled, ganq__byte_spell((uint8_t)bytes[0].data[i], spelled)));
+        GANQ_TRY(ganq__buffer_append(&bytes[1], spelled,
+                                     ganq__byte_spell((uint8_t)bytes[0].data[i], spelled)));
     }
-    ganq_status status = ganq__vocab_add(&t->vocab, rank, bytes[1].data, bytes[1].size, expected, t->path);
+    ganq_status status =
+        ganq__vocab_add(&t->vocab, rank, bytes[1].data, bytes[1].size, expected, t->path);
     if (status != GANQ_OK) {
         ganq__fail_prefix("line %zu", number);
         return status;
@@ -101,10 +104,12 @@ static ganq_status add_merges(ganq_tokenizer *t) {
 /* ---- Families ---- */
 
 static ganq_status add_special(ganq_tokenizer *t, int32_t id, const char *piece) {
-    /* tokenizer_config.json has already named this id, perhaps differently: later releases gave reserved ones a name */
+    /* tokenizer_config.json has already named this id, perhaps differently: later releases gave
+     * reserved ones a name */
     if (id < t->vocab.size && t->vocab.tokens[id].piece)
         return GANQ_OK;
-    return ganq__tokenizer_add(t, (ganq__added){.id = id, .special = 1}, piece, strlen(piece), t->path);
+    return ganq__tokenizer_add(t, (ganq__added){.id = id, .special = 1}, piece, strlen(piece),
+                               t->path);
 }
 
 /* 256 special tokens behind the ranks; those that are not listed are reserved and counted. */
@@ -176,7 +181,8 @@ static ganq_status add_family(const ganq__beside *beside, ganq_tokenizer *t) {
             ;
     if (i == sizeof known / sizeof *known || (!counted && family == GANQ__FAMILY_UNKNOWN))
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
-                  "%s: a rank file of %d tokens, and nothing beside it that tells the family and so the split rule",
+                  "%s: a rank file of %d tokens, and nothing beside it that tells the family and "
+                  "so the split rule",
                   t->path, ranks);
     ganq__split words = {.kind = GANQ__SPLIT_PATTERN, .behavior = GANQ__SPLIT_ISOLATED};
     GANQ_TRY(ganq__pattern_regex(known[i].regex, t->path, &words.pattern));
@@ -202,6 +208,7 @@ ganq_status ganq__tokenizer_read_tiktoken(const char *data, size_t size, const g
     GANQ_TRY(check_bytes(tokenizer));
     GANQ_TRY(add_merges(tokenizer));
     tokenizer->byte_level = 1;
-    tokenizer->ignore_merges = 1; /* a word that is a token is that token, whatever the merges would make of it */
+    tokenizer->ignore_merges =
+        1; /* a word that is a token is that token, whatever the merges would make of it */
     return add_family(beside, tokenizer);
 }

@@ -1,6 +1,6 @@
-/* tokenizer_vocab.c - vocab.json with merges.txt: GPT-2's files, used by OPT and Qwen as well. Neither says how text is
- * split nor which tokens are special; tokenizer_config.json and config.json beside them do, else the vocabulary itself
- * tells OPT from GPT-2. */
+/* tokenizer_vocab.c - vocab.json with merges.txt: GPT-2's files, used by OPT and Qwen as well.
+ * Neither says how text is split nor which tokens are special; tokenizer_config.json and
+ * config.json beside them do, else the vocabulary itself tells OPT from GPT-2. */
 #include <string.h>
 
 #include "file.h"
@@ -16,7 +16,8 @@ static ganq_status read_vocabulary(const json_t *vocab, const char *path, ganq_t
     json_object_foreach((json_t *)(uintptr_t)vocab, piece, id) {
         if (!json_is_integer(id))
             GANQ_FAIL(GANQ_ERR_FORMAT, "%s: the id of \"%.80s\" is not an integer", path, piece);
-        GANQ_TRY(ganq__vocab_add(&t->vocab, json_integer_value(id), piece, strlen(piece), count, path));
+        GANQ_TRY(
+            ganq__vocab_add(&t->vocab, json_integer_value(id), piece, strlen(piece), count, path));
     }
     return GANQ_OK;
 }
@@ -36,8 +37,8 @@ static ganq_status read_merges(const char *text, size_t size, const char *path, 
         const char *space = memchr(line, ' ', length);
         size_t left = space ? (size_t)(space - line) : 0, right = length - left - 1;
         if (left == 0 || right == 0 || memchr(space + 1, ' ', right))
-            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: line %zu: expected two pieces, found \"%.*s\"", path, line_number,
-                      (int)(length < 80 ? length : 80), line);
+            GANQ_FAIL(GANQ_ERR_FORMAT, "%s: line %zu: expected two pieces, found \"%.*s\"", path,
+                      line_number, (int)(length < 80 ? length : 80), line);
         GANQ_TRY(ganq__tokenizer_add_merge(t, line, left, space + 1, right, rank++, path));
     }
     return GANQ_OK;
@@ -49,8 +50,8 @@ static ganq_status add_special(ganq_tokenizer *t, const char *piece, const char 
     return id < 0 ? GANQ_OK : ganq__tokenizer_add(t, added, piece, strlen(piece), path);
 }
 
-/* Special tokens that the vocabulary holds and no config names. OPT begins and ends with </s>; its vocabulary is that of
- * RoBERTa, an encoder, which is not run here. */
+/* Special tokens that the vocabulary holds and no config names. OPT begins and ends with </s>; its
+ * vocabulary is that of RoBERTa, an encoder, which is not run here. */
 static ganq_status add_specials(ganq__family family, const char *path, ganq_tokenizer *t) {
     static const char *const opt[] = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"};
     if (family == GANQ__FAMILY_OPT) {
@@ -69,7 +70,8 @@ static ganq__family family_of(const ganq__beside *beside, const ganq_tokenizer *
     ganq__family family = ganq__beside_family(beside);
     if (family != GANQ__FAMILY_UNKNOWN)
         return family;
-    int like_opt = ganq__vocab_find(&t->vocab, "</s>", 4) == 2 && ganq__vocab_find(&t->vocab, "<pad>", 5) == 1;
+    int like_opt =
+        ganq__vocab_find(&t->vocab, "</s>", 4) == 2 && ganq__vocab_find(&t->vocab, "<pad>", 5) == 1;
     return like_opt ? GANQ__FAMILY_OPT : GANQ__FAMILY_GPT2;
 }
 
@@ -78,9 +80,11 @@ static ganq_status add_splits(ganq__family family, const ganq__beside *beside, g
     ganq__split words = {.kind = GANQ__SPLIT_PATTERN, .behavior = GANQ__SPLIT_ISOLATED};
     int prefix = 0;
     if (beside->tokenizer)
-        GANQ_TRY(ganq__json_bool(beside->tokenizer, "add_prefix_space", beside->tokenizer_path, 0, &prefix));
+        GANQ_TRY(ganq__json_bool(beside->tokenizer, "add_prefix_space", beside->tokenizer_path, 0,
+                                 &prefix));
     if (prefix)
-        GANQ_TRY(ganq__splits_add(&t->splits, (ganq__split){.kind = GANQ__SPLIT_PREFIX_SPACE}, t->path));
+        GANQ_TRY(
+            ganq__splits_add(&t->splits, (ganq__split){.kind = GANQ__SPLIT_PREFIX_SPACE}, t->path));
     GANQ_TRY(ganq__pattern_regex(regex, t->path, &words.pattern));
     return ganq__splits_add(&t->splits, words, t->path);
 }
@@ -91,7 +95,8 @@ static ganq_status fill_texts(ganq_tokenizer *t) {
     for (int32_t id = 0; status == GANQ_OK && id < t->vocab.size; id++) {
         ganq__token *token = &t->vocab.tokens[id];
         bytes.size = 0;
-        int spelled = token->piece ? ganq__byte_unspell(token->piece, token->piece_size, &bytes) : 0;
+        int spelled =
+            token->piece ? ganq__byte_unspell(token->piece, token->piece_size, &bytes) : 0;
         if (spelled < 0)
             status = GANQ_ERR_NO_MEMORY;
         if (spelled <= 0 || (bytes.size == token->piece_size))
@@ -104,8 +109,8 @@ static ganq_status fill_texts(ganq_tokenizer *t) {
     return status;
 }
 
-ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_path, const ganq__beside *beside,
-                                       ganq_tokenizer *tokenizer) {
+ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_path,
+                                       const ganq__beside *beside, ganq_tokenizer *tokenizer) {
     char *merges;
     size_t size;
     GANQ_TRY(read_vocabulary(vocab, tokenizer->path, tokenizer));

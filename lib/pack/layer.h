@@ -60,9 +60,6 @@ ganq_status ganq__layer_set_report(ganq_layer *layer, const ganq_layer_report *r
  * codes by ganq__layer_prepare. */
 ganq_status ganq__layer_read(const ganq__tensors *tensors, const char *name, int64_t N, int64_t K,
                              int bits, ganq_layer **out);
-/* The name of the only layer in the file(s), ganq__free; INVALID_ARG when there are several,
- * NOT_FOUND when none. */
-ganq_status ganq__layer_only_name(const ganq__tensors *tensors, char **name);
 /* Declares the layer's tensors and its metadata in a writer, then streams them, in the same order.
  * Damaged codes of a mapped file are FORMAT, not passed on. */
 ganq_status ganq__layer_declare(const ganq_layer *layer, const char *name, ganq__st_writer *writer);

@@ -211,29 +211,6 @@ release:
     return status;
 }
 
-ganq_status ganq__layer_only_name(const ganq__tensors *tensors, char **name) {
-    static const char suffix[] = ".qweight";
-    const ganq__tensor *only = NULL;
-    const int64_t count = ganq__tensors_count(tensors);
-    for (int64_t i = 0; i < count; i++) {
-        const ganq__tensor *tensor = ganq__tensors_at(tensors, i);
-        const size_t length = strlen(tensor->name);
-        if (length < sizeof suffix ||
-            strcmp(tensor->name + length - (sizeof suffix - 1), suffix) != 0)
-            continue;
-        if (only)
-            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
-                      "%s: holds several layers (%s, %s): the name of one must be given",
-                      ganq__tensor_file(tensor), only->name, tensor->name);
-        only = tensor;
-    }
-    if (!only)
-        GANQ_FAIL(GANQ_ERR_NOT_FOUND, "%s: no tensor is called <layer>.qweight",
-                  count ? ganq__tensor_file(ganq__tensors_at(tensors, 0)) : "the file is empty");
-    *name = ganq__strndup(only->name, strlen(only->name) - (sizeof suffix - 1));
-    return *name ? GANQ_OK : GANQ_ERR_NO_MEMORY;
-}
-
 /* ---- writing ---- */
 
 ganq_status ganq__layer_declare(const ganq_layer *layer, const char *name,
@@ -327,6 +304,28 @@ abort_writer:
     return status;
 }
 
+/* The name of the only layer in the file, ganq__free. */
+static ganq_status only_name(const ganq__tensors *tensors, const char *path, char **name) {
+    static const char suffix[] = ".qweight";
+    const size_t suffix_length = sizeof suffix - 1;
+    const char *only = NULL;
+    for (int64_t i = 0; i < ganq__tensors_count(tensors); i++) {
+        const char *tensor = ganq__tensors_at(tensors, i)->name;
+        const size_t length = strlen(tensor);
+        if (length <= suffix_length || strcmp(tensor + length - suffix_length, suffix) != 0)
+            continue;
+        if (only)
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "%s: holds several layers (%s, %s): the name of one must be given", path,
+                      only, tensor);
+        only = tensor;
+    }
+    if (!only)
+        GANQ_FAIL(GANQ_ERR_NOT_FOUND, "%s: no tensor is called <layer>.qweight", path);
+    *name = ganq__strndup(only, strlen(only) - suffix_length);
+    return *name ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+}
+
 ganq_status ganq__layer_load(const char *path, const char *name, ganq_layer **out) {
     ganq__tensors *tensors;
     ganq_layer *layer = NULL;
@@ -334,7 +333,7 @@ ganq_status ganq__layer_load(const char *path, const char *name, ganq_layer **ou
     ganq_status status;
     GANQ_TRY(ganq__tensors_open_file(path, &tensors));
     if (!name)
-        GANQ_TRY_GOTO(free_tensors, ganq__layer_only_name(tensors, &only));
+        GANQ_TRY_GOTO(free_tensors, only_name(tensors, path, &only));
     GANQ_TRY_GOTO(free_tensors, ganq__layer_read(tensors, name ? name : only, 0, 0, 0, &layer));
     status = ganq__layer_prepare(layer);
     if (status == GANQ_OK)

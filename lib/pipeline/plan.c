@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "compensate.h"
 #include "corpus.h"
 #include "solver.h"
 
@@ -95,6 +96,10 @@ static void add_up(const ganq_model *model, ganq__walk_plan *p) {
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
+int64_t ganq__widest_input(const ganq__config *c) {
+    return max64(max64(c->hidden, c->intermediate), c->heads * c->head_dim);
+}
+
 /* What the walk holds at its peak: hidden states, one sequence's cache and workspace, the Hessians of a block (of one
  * input at a time with propagation), the solver's copies for the largest linear, and the layers made so far. */
 static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
@@ -118,10 +123,13 @@ static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
             hessians += inputs[i] * inputs[i] * 4;
         if (p->propagate)
             hessians = largest_hessian;
+        if (p->compensate)
+            hessians += ganq__compensation_bytes(ganq__widest_input(c)) +
+                        p->longest * ganq__widest_input(c) * 4;
         const int64_t chunk = p->longest < GANQ__CHUNK ? p->longest : GANQ__CHUNK;
         const int64_t width = 2 * c->hidden + 2 * c->heads * c->head_dim + 2 * c->kv_heads * c->head_dim +
                               2 * c->intermediate;
-        p->sums.activation_bytes = p->tokens * c->hidden * 4;
+        p->sums.activation_bytes = p->tokens * c->hidden * 4 * (p->compensate ? 2 : 1);
         p->sums.memory_bytes = p->sums.activation_bytes + p->longest * c->kv_heads * c->head_dim * 2 * 4 +
                                chunk * width * 4 + p->longest * c->head_dim * 4 + hessians;
     }
@@ -171,6 +179,8 @@ ganq_status ganq__walk_plan_make(const ganq_model *model, const ganq_corpus *cor
     GANQ_CALLOC_GOTO(free_plan, p.bytes, (size_t)model->linear_count);
     GANQ_TRY_GOTO(free_plan, choose(model, options->skip, p.chosen));
     GANQ_TRY_GOTO(free_plan, check_sequences(model, corpus, &p));
+    p.compensate = p.propagate && p.tokens && p.layer.recipe != GANQ_RECIPE_RTN &&
+                   p.layer.recipe != GANQ_RECIPE_PAPER;
     add_up(model, &p);
     add_memory(model, &p);
     if (!p.sums.linears)

@@ -2,8 +2,9 @@
  *
  * Hidden states of all calibration sequences are kept; a block reads them and moves them on. With propagation the linears
  * of a block are solved input by input (q k v, then o, then gate up, then down), and each group is observed behind the
- * quantized groups before it, so that every linear is fitted to the inputs it will see; without, a block is observed once,
- * dense, and moves the hidden states on in the same pass. */
+ * quantized groups before it, so that every linear is fitted to the inputs it will see; the dense model's hidden states
+ * walk along, so that a linear can make up for the error of its inputs (compensate.h; not for RTN and PAPER, which stay
+ * what they are elsewhere). Without, a block is observed once, dense, and moves the hidden states on in the same pass. */
 #include "quantize.h"
 
 #include <inttypes.h>
@@ -11,7 +12,9 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "compensate.h"
 #include "corpus.h"
+#include "dtype.h"
 #include "plan.h"
 #include "quantize_layer.h"
 
@@ -22,6 +25,11 @@ typedef struct walk {
     ganq__walk_plan plan;
     ganq_layer **layers;              /* [linear_count] what was made */
     float *hidden;                    /* [tokens, hidden], sequence after sequence */
+    float *dense_hidden;              /* the same in the dense model; NULL: no compensation */
+    float *dense_inputs;              /* [longest, K] of one sequence's linear input there */
+    int64_t dense_rows;               /* of them filled, and then read */
+    int diverged;                     /* something was quantized, so that the two differ */
+    ganq__compensation compensation;  /* of the group at hand; K 0: none */
     ganq__rope rope;
     ganq__kv kv;                      /* of one sequence */
     ganq__workspace workspace;
@@ -88,13 +96,16 @@ static double total_work(const walk *w) {
     if (!w->plan.tokens)
         return sum;
     const int64_t blocks = w->model->config->layers;
+    double factor = 1; /* from the first solved group on, the dense model's states walk along */
     for (int64_t b = 0; b < blocks; b++) {
         const ganq__block *block = &w->model->blocks[b];
         for (int i = 0; i < GANQ__INPUT_COUNT; i++)
-            if (group_is_chosen(w, block, (ganq__input)i))
-                sum += pass_work(w, block, input_width(block, (ganq__input)i));
+            if (group_is_chosen(w, block, (ganq__input)i)) {
+                sum += factor * pass_work(w, block, input_width(block, (ganq__input)i));
+                factor = w->plan.compensate ? 2 : 1;
+            }
         if (b + 1 < blocks)
-            sum += pass_work(w, block, 0);
+            sum += (w->plan.compensate ? 2 : 1) * pass_work(w, block, 0);
     }
     return sum;
 }
@@ -103,21 +114,54 @@ static double total_work(const walk *w) {
 
 static ganq_status observe(void *user, ganq__input input, int64_t M, int64_t K, const float *x, int64_t ldx) {
     walk *w = user;
-    (void)K;
     if (w->hessians[input]) {
         char what[256];
         snprintf(what, sizeof what, "the inputs of %s", w->readers[input]);
         GANQ_TRY(ganq__hessian_add(w->ctx, w->hessians[input], M, x, ldx, what));
+        if (w->compensation.K) {
+            GANQ_TRY(ganq__compensation_add(w->ctx, &w->compensation, M, w->dense_inputs + w->dense_rows * K, K, x,
+                                            ldx, what));
+            w->dense_rows += M;
+        }
     }
     if (input == GANQ__INPUT_ATTENTION)
         w->pass_tokens += M;
     return ganq__progress_tick(w->ctx, (double)w->pass_tokens / (double)w->plan.tokens);
 }
 
-/* Runs every sequence through the block. last < 0: to its end, so that `hidden` moves on. */
-static ganq_status run_sequences(walk *w, const ganq__block *block, int last, double work) {
+/* Keeps the inputs of the group at hand, and of no other. */
+static ganq_status observe_dense(void *user, ganq__input input, int64_t M, int64_t K, const float *x,
+                                 int64_t ldx) {
+    walk *w = user;
+    if (w->hessians[input]) {
+        for (int64_t m = 0; m < M; m++)
+            memcpy(w->dense_inputs + (w->dense_rows + m) * K, x + m * ldx, (size_t)K * sizeof *x);
+        w->dense_rows += M;
+    }
+    return ganq__progress_tick(w->ctx, (double)w->pass_tokens / (double)w->plan.tokens);
+}
+
+static ganq_status run_sequence(walk *w, const ganq__block *block, int last, ganq__observe_fn fn, int64_t count,
+                                float *hidden) {
+    const ganq__block_run run = {
+        .rope = &w->rope,
+        .kv = &w->kv,
+        .workspace = &w->workspace,
+        .observe = fn,
+        .user = w,
+        .stop = last >= 0,
+        .stop_after = last >= 0 ? (ganq__input)last : GANQ__INPUT_DOWN,
+    };
+    w->dense_rows = 0;
+    return ganq__block_forward(w->ctx, w->model->config, block, &run, count, hidden);
+}
+
+/* Runs every sequence through the block; last < 0: to its end, so that the hidden states move on. `dense`: the block as
+ * it was, through which the dense model's hidden states go first; NULL: they stay. */
+static ganq_status run_sequences(walk *w, const ganq__block *block, const ganq__block *dense, int last,
+                                 double work) {
     snprintf(w->block_name, sizeof w->block_name, "block %d", block->index);
-    GANQ_TRY(begin_piece(w, GANQ_STAGE_CALIBRATE, w->block_name, work));
+    GANQ_TRY(begin_piece(w, GANQ_STAGE_CALIBRATE, w->block_name, dense ? 2 * work : work));
     w->pass_tokens = 0;
     int64_t first = 0;
     for (int64_t i = 0; i < w->plan.sequences; i++) {
@@ -125,18 +169,12 @@ static ganq_status run_sequences(walk *w, const ganq__block *block, int last, do
         ganq__corpus_get(w->corpus, i, &count);
         if (!count)
             continue;
-        const ganq__block_run run = {
-            .rope = &w->rope,
-            .kv = &w->kv,
-            .workspace = &w->workspace,
-            .observe = observe,
-            .user = w,
-            .stop = last >= 0,
-            .stop_after = last >= 0 ? (ganq__input)last : GANQ__INPUT_DOWN,
-        };
-        const ganq_status status =
-            ganq__block_forward(w->ctx, w->model->config, block, &run, (int64_t)count,
-                                w->hidden + first * w->model->config->hidden);
+        const int64_t offset = first * w->model->config->hidden;
+        ganq_status status = GANQ_OK;
+        if (dense)
+            status = run_sequence(w, dense, last, observe_dense, (int64_t)count, w->dense_hidden + offset);
+        if (status == GANQ_OK)
+            status = run_sequence(w, block, last, observe, (int64_t)count, w->hidden + offset);
         if (status != GANQ_OK) {
             if (status == GANQ_ERR_NUMERIC)
                 ganq__fail_prefix("calibration sequence %" PRId64, i);
@@ -162,16 +200,38 @@ static void close_hessian(walk *w, ganq__input input) {
 
 /* ---- solving ---- */
 
+/* What the codes and tables are to come near: W, or W with what makes up for the error of its inputs. */
+static ganq_status target_weight(walk *w, const ganq__linear *linear, float **out) {
+    const size_t count = (size_t)(linear->N * linear->K);
+    ganq_status status = GANQ_ERR_NO_MEMORY;
+    float *weight = ganq__malloc_aligned(count, sizeof *weight), *moved = NULL;
+    if (!weight)
+        return status;
+    ganq__linear_rows(linear, 0, linear->N, weight);
+    /* A NaN in W is left to the solver, which names its place. */
+    if (!w->compensation.K || ganq__find_nonfinite(weight, (int64_t)count) >= 0) {
+        *out = weight;
+        return GANQ_OK;
+    }
+    moved = ganq__malloc_aligned(count, sizeof *moved);
+    if (moved)
+        status = ganq__compensation_apply(w->ctx, &w->compensation, linear->N, weight, moved);
+    ganq__free(weight);
+    if (status != GANQ_OK) {
+        ganq__free(moved);
+        return status;
+    }
+    *out = moved;
+    return GANQ_OK;
+}
+
 static ganq_status solve_linear(walk *w, ganq__block *block, ganq__role role) {
     ganq__linear *linear = &block->linears[role];
     const int64_t index = block->index * GANQ__ROLE_COUNT + role;
     ganq_layer *layer = NULL;
-    float *weight;
+    float *weight = NULL;
     GANQ_TRY(begin_piece(w, GANQ_STAGE_QUANTIZE, linear->name, solve_work(w, linear)));
-    weight = ganq__malloc_aligned((size_t)(linear->N * linear->K), sizeof *weight);
-    if (!weight)
-        return GANQ_ERR_NO_MEMORY;
-    ganq__linear_rows(linear, 0, linear->N, weight);
+    GANQ_TRY(target_weight(w, linear, &weight));
     int32_t bias_dtype = linear->bias_tensor ? ganq__st_to_dtype(linear->bias_tensor->dtype) : GANQ_DTYPE_F32;
     if (bias_dtype == GANQ_DTYPE_F64)
         bias_dtype = GANQ_DTYPE_F32;
@@ -185,6 +245,7 @@ static ganq_status solve_linear(walk *w, ganq__block *block, ganq__role role) {
         return status;
     }
     w->layers[index] = layer;
+    w->diverged = 1;
     linear->layer = layer; /* in this walk's copy of the block */
     const double norm = layer->report.norm;
     return ganq__progress_layer_done(w->ctx, ++w->done, norm > 0 ? layer->report.error / norm : 0);
@@ -198,18 +259,28 @@ static ganq_status solve_group(walk *w, ganq__block *block, ganq__input input) {
     return GANQ_OK;
 }
 
-/* Every group behind the quantized ones before it; then the hidden states through the quantized block. */
+/* Every group behind the quantized ones before it; then the hidden states through the quantized block, and the dense
+ * model's through the dense one. */
 static ganq_status walk_block_propagating(walk *w, ganq__block *block, int is_last) {
+    const ganq__block original = *block;
     for (int i = 0; i < GANQ__INPUT_COUNT; i++) {
         const ganq__input input = (ganq__input)i;
+        const int64_t K = input_width(block, input);
+        const ganq__block *dense = w->dense_hidden && w->diverged ? &original : NULL;
         if (!group_is_chosen(w, block, input))
             continue;
         GANQ_TRY(open_hessian(w, block, input));
-        GANQ_TRY(run_sequences(w, block, i, pass_work(w, block, input_width(block, input))));
+        if (dense)
+            GANQ_TRY(ganq__compensation_open(K, w->workspace.tokens, &w->compensation));
+        GANQ_TRY(run_sequences(w, block, dense, i, pass_work(w, block, K)));
+        if (dense)
+            GANQ_TRY(ganq__compensation_solve(w->ctx, &w->compensation, w->hessians[input]));
         GANQ_TRY(solve_group(w, block, input));
         close_hessian(w, input);
+        ganq__compensation_close(&w->compensation);
     }
-    return is_last ? GANQ_OK : run_sequences(w, block, -1, pass_work(w, block, 0));
+    return is_last ? GANQ_OK
+                   : run_sequences(w, block, w->dense_hidden ? &original : NULL, -1, pass_work(w, block, 0));
 }
 
 /* All groups of the dense block in one pass, which moves the hidden states on, too. */
@@ -224,7 +295,7 @@ static ganq_status walk_block_dense(walk *w, ganq__block *block, int is_last) {
         last = i;
     }
     if (last >= 0 || !is_last)
-        GANQ_TRY(run_sequences(w, block, is_last ? last : -1, work + (is_last ? 0 : pass_work(w, block, 0))));
+        GANQ_TRY(run_sequences(w, block, NULL, is_last ? last : -1, work + (is_last ? 0 : pass_work(w, block, 0))));
     for (int i = 0; i < GANQ__INPUT_COUNT; i++) {
         GANQ_TRY(solve_group(w, block, (ganq__input)i));
         close_hessian(w, (ganq__input)i);
@@ -255,6 +326,12 @@ static ganq_status open_states(walk *w) {
         GANQ_TRY(ganq__model_embed(w->model, ids, (int64_t)count, w->hidden + first * c->hidden));
         first += (int64_t)count;
     }
+    if (w->plan.compensate) {
+        const size_t count = (size_t)(w->plan.tokens * c->hidden);
+        GANQ_ALLOC_GOTO(failed, w->dense_hidden, count);
+        memcpy(w->dense_hidden, w->hidden, count * sizeof *w->hidden);
+        GANQ_ALLOC_GOTO(failed, w->dense_inputs, (size_t)(w->plan.longest * ganq__widest_input(c)));
+    }
     return GANQ_OK;
 failed:
     return status;
@@ -269,6 +346,9 @@ static void close_walk(walk *w) {
     ganq__workspace_free(&w->workspace);
     ganq__kv_free(&w->kv);
     ganq__rope_free(&w->rope);
+    ganq__compensation_close(&w->compensation);
+    ganq__free(w->dense_inputs);
+    ganq__free(w->dense_hidden);
     ganq__free(w->hidden);
     ganq__walk_plan_free(&w->plan);
 }

@@ -171,6 +171,7 @@ typedef struct ganq__batch {
     int64_t *moves;
     void *scratch;
 } ganq__batch;
+/* ganq__batch_free after a failure, too. */
 ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, ganq__batch *batch);
 void ganq__batch_free(ganq__batch *batch);
 

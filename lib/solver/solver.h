@@ -4,6 +4,7 @@
 
 #include "context.h"
 #include "ganq/layer.h"
+#include "solver_ops.h"
 
 /* Everything allocated with ganq__malloc*; freed with ganq__solution_free. */
 typedef struct ganq__solution {
@@ -35,5 +36,10 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
 /* error = sum over rows of (w-w~) H (w-w~)^T and norm = sum w H w^T in float64; h NULL: identity. */
 ganq_status ganq__objective(ganq_context *ctx, int64_t N, int64_t K, const float *w, const float *w_quantized,
                             const float *h, double *error, double *norm);
+
+/* L L^T = A [n, lda], in place, lower triangle, float64; lda, and the rows that `a` has, are at least n rounded up to 8.
+ * The same bits for any number of threads. 0, or 1 when the matrix is not positive definite; -1 without memory (message
+ * set). */
+int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a, int64_t lda);
 
 #endif

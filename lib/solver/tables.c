@@ -31,13 +31,17 @@ void ganq__table_close_duplicates(ganq__trial_table *table, int levels) {
             table->middle[s] = table->middle[s + 1];
 }
 
+/* The gram matrix comes from float32 sums: what is smaller than this, relative to its diagonal, may be rounding, and a
+ * step along it would be as large as it is meaningless (inputs of low rank do that). */
+#define NOISE 1e-5
+
 /* a = C C^T in place (lower), n x n with stride L. Non-zero when a pivot is lost to rounding. */
 static int cholesky(int n, double a[L][L]) {
     for (int c = 0; c < n; c++) {
         const double diagonal = a[c][c];
         for (int k = 0; k < c; k++)
             a[c][c] -= a[c][k] * a[c][k];
-        if (!(a[c][c] > 1e-9 * diagonal))
+        if (!(a[c][c] > NOISE * diagonal))
             return 1;
         a[c][c] = sqrt(a[c][c]);
         const double inverse = 1 / a[c][c];
@@ -89,7 +93,7 @@ static void solve_least_norm(int n, double a[L][L], const double *b, double *x) 
     }
     memset(x, 0, (size_t)n * sizeof *x);
     for (int i = 0; i < n; i++) {
-        if (a[i][i] <= 1e-7 * scale) /* the gram matrix comes in float32 */
+        if (a[i][i] <= NOISE * scale)
             continue;
         double projection = 0;
         for (int k = 0; k < n; k++)

@@ -29,10 +29,8 @@ ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, g
         (size_t)problem->ops->gram_scratch(problem->live, capacity), 1);
     if (!batch->w || !batch->e || !batch->g || !batch->exact || !batch->codes || !batch->tables ||
         !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves ||
-        !batch->scratch) {
-        ganq__batch_free(batch);
+        !batch->scratch)
         return GANQ_ERR_NO_MEMORY;
-    }
     memset(batch->w, 0, n * ld * sizeof(float));
     memset(batch->e, 0, n * ld * sizeof(float));
     memset(batch->g, 0, n * ld * sizeof(float));

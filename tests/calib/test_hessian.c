@@ -1,4 +1,5 @@
-/* test_hessian.c - the calibration floor from inside: same bits for every type and thread count, lack of memory. */
+/* test_hessian.c - the calibration floor from inside: same bits for every type and thread count,
+ * lack of memory. */
 #include <math.h>
 #include <unistd.h>
 
@@ -85,7 +86,8 @@ START_TEST(nonfinite_rows_are_named) {
 }
 END_TEST
 
-/* Every allocation fails once: the call says NO_MEMORY, nothing leaks (the sanitized build sees that), and H is whole. */
+/* Every allocation fails once: the call says NO_MEMORY, nothing leaks (the sanitized build sees
+ * that), and H is whole. */
 START_TEST(lack_of_memory) {
     enum { M = 40, K = 21 };
     char path[300];
@@ -108,7 +110,8 @@ START_TEST(lack_of_memory) {
             if (status == GANQ_OK)
                 status = ganq__hessian_add_matrix(ctx, h, &matrix, "x");
             if (h)
-                ck_assert(h->values[0] == (float)h->tokens && h->values[K * K - 1] == (float)h->tokens);
+                ck_assert(h->values[0] == (float)h->tokens &&
+                          h->values[K * K - 1] == (float)h->tokens);
             if (status == GANQ_OK)
                 status = ganq__hessian_save(h, path);
             if (status == GANQ_OK)
@@ -116,8 +119,8 @@ START_TEST(lack_of_memory) {
             made = ganq__alloc_count();
             ganq__alloc_fail_after(0);
             /* OK: none failed, or the pool went without a worker */
-            ck_assert_msg(status == GANQ_OK || status == GANQ_ERR_NO_MEMORY, "allocation %lld: %s", (long long)failing,
-                          ganq_last_error());
+            ck_assert_msg(status == GANQ_OK || status == GANQ_ERR_NO_MEMORY, "allocation %lld: %s",
+                          (long long)failing, ganq_last_error());
             if (status == GANQ_OK)
                 check_same(h, loaded);
             ganq__hessian_free(h);

@@ -1,4 +1,5 @@
-/* test_hessian_api.c - ganq/hessian.h through the shared library: sane arguments accepted, insane ones refused. */
+/* test_hessian_api.c - ganq/hessian.h through the shared library: sane arguments accepted, insane
+ * ones refused. */
 #include <math.h>
 #include <unistd.h>
 
@@ -144,10 +145,12 @@ START_TEST(import_checks_and_averages) {
     values[1][1] = -1;
     ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC, "diagonal element 1");
     values[1][1] = NAN;
-    ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC, "row 1, column 1 is NaN");
+    ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC,
+                  "row 1, column 1 is NaN");
     values[1][1] = 14;
     values[2][3] = INFINITY;
-    ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC, "row 2, column 3 is infinite");
+    ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC,
+                  "row 2, column 3 is infinite");
     values[2][3] = 0;
     values[0][0] = 1e39;
     ck_ganq_fails(ganq_hessian_import(ctx, &matrix, 1, &h), GANQ_ERR_NUMERIC, "too large");
@@ -190,8 +193,10 @@ START_TEST(save_and_load) {
     ck_ganq_fails(ganq_hessian_load(NULL, path, &loaded), GANQ_ERR_INVALID_ARG, "ctx");
     ck_ganq_fails(ganq_hessian_load(ctx, NULL, &loaded), GANQ_ERR_INVALID_ARG, "path");
     ck_ganq_fails(ganq_hessian_load(ctx, path, NULL), GANQ_ERR_INVALID_ARG, "out");
-    ck_ganq_fails(ganq_hessian_load(ctx, "/no/such/h.safetensors", &loaded), GANQ_ERR_NOT_FOUND, "/no/such/h");
-    ck_ganq_fails(ganq_hessian_save(h, "/no/such/dir/h.safetensors"), GANQ_ERR_NOT_FOUND, "/no/such/dir");
+    ck_ganq_fails(ganq_hessian_load(ctx, "/no/such/h.safetensors", &loaded), GANQ_ERR_NOT_FOUND,
+                  "/no/such/h");
+    ck_ganq_fails(ganq_hessian_save(h, "/no/such/dir/h.safetensors"), GANQ_ERR_NOT_FOUND,
+                  "/no/such/dir");
     ck_assert_ptr_null(loaded);
     ganq_hessian_free(h);
 }
@@ -224,7 +229,8 @@ START_TEST(files_from_elsewhere) {
     ck_assert_ptr_nonnull(strstr(ganq_last_error(), path));
     write_file(good, negative, 4);
     ck_ganq_fails(ganq_hessian_load(ctx, path, &h), GANQ_ERR_NUMERIC, "diagonal element 1");
-    write_file("{\"hessian\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", values, 4);
+    write_file("{\"hessian\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", values,
+               4);
     ck_ganq_fails(ganq_hessian_load(ctx, path, &h), GANQ_ERR_FORMAT, "ganq.tokens");
     write_file("{\"__metadata__\":{\"ganq.tokens\":\"many\"},"
                "\"hessian\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}",

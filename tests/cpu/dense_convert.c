@@ -4,7 +4,9 @@
 #include "dense_util.h"
 #include "half.h"
 
-static int is_nan_bits(uint32_t bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
+static int is_nan_bits(uint32_t bits) {
+    return (bits & 0x7fffffffu) > 0x7f800000u;
+}
 
 START_TEST(every_half_to_f32) {
     static uint16_t halves[65536 + 1];
@@ -16,13 +18,14 @@ START_TEST(every_half_to_f32) {
         for (int32_t dtype = GANQ_DTYPE_F16; ctx && dtype <= GANQ_DTYPE_BF16; dtype++) {
             ctx->dense->to_f32(values, halves, dtype, 65536);
             for (int i = 0; i < 65536; i++) {
-                uint32_t expected = ganq__f32_to_bits(dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32((uint16_t)i)
-                                                                              : ganq__bf16_to_f32((uint16_t)i));
+                uint32_t expected =
+                    ganq__f32_to_bits(dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32((uint16_t)i)
+                                                              : ganq__bf16_to_f32((uint16_t)i));
                 uint32_t found = ganq__f32_to_bits(values[i]);
                 /* the processor may set a NaN's quiet bit */
                 if (is_nan_bits(expected) ? !is_nan_bits(found) : found != expected)
-                    ck_abort_msg("%s dtype %d: %04x gives %08x, expected %08x", isas[isa], dtype, i, found,
-                                 expected);
+                    ck_abort_msg("%s dtype %d: %04x gives %08x, expected %08x", isas[isa], dtype, i,
+                                 found, expected);
             }
         }
         if (ctx)
@@ -31,11 +34,13 @@ START_TEST(every_half_to_f32) {
 }
 END_TEST
 
-/* Bit patterns: all signs and exponents with the mantissas near each rounding decision, then random ones. */
+/* Bit patterns: all signs and exponents with the mantissas near each rounding decision, then random
+ * ones. */
 static uint32_t pattern(int i) {
-    static const uint32_t mantissas[] = {0,        1,        0x0fff,   0x1000,   0x1001,   0x1fff,   0x2000,
-                                         0x3000,   0x3001,   0x7fff,   0x8000,   0x8001,   0x18000,  0x17fff,
-                                         0x400000, 0x7fe000, 0x7fefff, 0x7ff000, 0x7fffff, 0x7f8000, 0x7f7fff};
+    static const uint32_t mantissas[] = {0,        1,        0x0fff,   0x1000,   0x1001,   0x1fff,
+                                         0x2000,   0x3000,   0x3001,   0x7fff,   0x8000,   0x8001,
+                                         0x18000,  0x17fff,  0x400000, 0x7fe000, 0x7fefff, 0x7ff000,
+                                         0x7fffff, 0x7f8000, 0x7f7fff};
     enum { MANTISSAS = sizeof mantissas / sizeof *mantissas };
     if (i < 512 * MANTISSAS)
         return (uint32_t)(i / MANTISSAS) << 23 | mantissas[i % MANTISSAS];
@@ -54,8 +59,8 @@ START_TEST(floats_to_half) {
         for (int32_t dtype = GANQ_DTYPE_F16; ctx && dtype <= GANQ_DTYPE_BF16; dtype++) {
             ctx->dense->from_f32(halves, values, dtype, COUNT);
             for (int i = 0; i < COUNT; i++) {
-                uint16_t expected =
-                    dtype == GANQ_DTYPE_F16 ? ganq__f32_to_f16(values[i]) : ganq__f32_to_bf16(values[i]);
+                uint16_t expected = dtype == GANQ_DTYPE_F16 ? ganq__f32_to_f16(values[i])
+                                                            : ganq__f32_to_bf16(values[i]);
                 if (halves[i] != expected)
                     ck_abort_msg("%s dtype %d: %08x gives %04x, expected %04x", isas[isa], dtype,
                                  ganq__f32_to_bits(values[i]), halves[i], expected);

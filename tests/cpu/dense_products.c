@@ -1,23 +1,24 @@
-/* dense_products.c - gemm, linear and syrk of every instruction set against float64 loops, and their promise of bits
- * that depend neither on threads nor on the number or place of rows. */
+/* dense_products.c - gemm, linear and syrk of every instruction set against float64 loops, and
+ * their promise of bits that depend neither on threads nor on the number or place of rows. */
 #include <math.h>
 
 #include "dense_util.h"
 #include "half.h"
 
-/* Error of a sum relative to the sum of its terms' absolute values. f32 sums of up to 5000 terms stay well below; one
- * term left out of 300 does not. */
+/* Error of a sum relative to the sum of its terms' absolute values. f32 sums of up to 5000 terms
+ * stay well below; one term left out of 300 does not. */
 static const double bound = 1e-6;
 
 typedef struct shape {
     int64_t M, N, K;
 } shape;
 
-/* Sizes around the tiles (6 rows, 16 columns), the blocks of K (256), the blocks of rows (384), and what is larger than
- * one chunk (K > 4096; rows * K > 2^22). */
-static const shape shapes[] = {{1, 1, 1},     {1, 7, 3},    {2, 16, 8},    {5, 17, 33},  {6, 16, 256}, {7, 15, 257},
-                               {13, 64, 129}, {12, 33, 40}, {1, 100, 513}, {50, 70, 65}, {390, 19, 9}, {3, 5, 4500},
-                               {800, 2, 4097}};
+/* Sizes around the tiles (6 rows, 16 columns), the blocks of K (256), the blocks of rows (384), and
+ * what is larger than one chunk (K > 4096; rows * K > 2^22). */
+static const shape shapes[] = {{1, 1, 1},     {1, 7, 3},     {2, 16, 8},    {5, 17, 33},
+                               {6, 16, 256},  {7, 15, 257},  {13, 64, 129}, {12, 33, 40},
+                               {1, 100, 513}, {50, 70, 65},  {390, 19, 9},  {3, 5, 4500},
+                               {5000, 3, 1},  {800, 2, 4097}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static const float untouched = 12345;
@@ -51,8 +52,8 @@ static void free_gemm(gemm_case *g) {
 }
 
 static void run_gemm(ganq_context *ctx, const gemm_case *g, float *c) {
-    ck_ganq_ok(ctx->dense->gemm(ctx, g->s.M, g->s.N, g->s.K, g->alpha, g->a, g->lda, g->b, g->ldb, g->transposed,
-                                g->beta, c, g->ldc));
+    ck_ganq_ok(ctx->dense->gemm(ctx, g->s.M, g->s.N, g->s.K, g->alpha, g->a, g->lda, g->b, g->ldb,
+                                g->transposed, g->beta, c, g->ldc));
 }
 
 static void check_gemm(const gemm_case *g, const float *c, const char *isa) {
@@ -72,12 +73,14 @@ static void check_gemm(const gemm_case *g, const float *c, const char *isa) {
                 size += fabs(term);
             }
             double start = g->beta == 0 ? 0 : (double)g->beta * g->c[m * g->ldc + n];
-            double expected = g->alpha * sum + start, allowed = bound * (fabs(g->alpha) * size + fabs(start));
+            double expected = g->alpha * sum + start,
+                   allowed = bound * (fabs(g->alpha) * size + fabs(start));
             if (!(fabs(found - expected) <= allowed))
-                ck_abort_msg("%s [%lld,%lld,%lld]%s alpha %g beta %g: C[%lld,%lld] is %.9g, expected %.9g", isa,
-                             (long long)g->s.M, (long long)g->s.N, (long long)g->s.K, g->transposed ? "^T" : "",
-                             (double)g->alpha, (double)g->beta, (long long)m, (long long)n, (double)found,
-                             expected);
+                ck_abort_msg(
+                    "%s [%lld,%lld,%lld]%s alpha %g beta %g: C[%lld,%lld] is %.9g, expected %.9g",
+                    isa, (long long)g->s.M, (long long)g->s.N, (long long)g->s.K,
+                    g->transposed ? "^T" : "", (double)g->alpha, (double)g->beta, (long long)m,
+                    (long long)n, (double)found, expected);
         }
 }
 
@@ -121,7 +124,8 @@ START_TEST(gemm_beta_zero_ignores_nan_and_k_zero_scales) {
                 run_gemm(ctx, &g, c);
                 for (int64_t m = 0; m < M; m++)
                     for (int64_t n = 0; n < g.ldc; n++)
-                        ck_assert(c[m * g.ldc + n] == (n < 19 ? 3 * g.c[m * g.ldc + n] : untouched));
+                        ck_assert(c[m * g.ldc + n] ==
+                                  (n < 19 ? 3 * g.c[m * g.ldc + n] : untouched));
                 g.beta = 0;
                 run_gemm(ctx, &g, c);
                 for (int64_t n = 0; n < 19; n++)
@@ -158,7 +162,8 @@ START_TEST(gemm_bits_do_not_depend_on_threads_or_rows) {
                     for (part.s.M = 1; part.s.M <= s.M - m && part.s.M < 30; part.s.M += 7) {
                         memcpy(c, g.c + m * g.ldc, (size_t)(part.s.M * g.ldc) * sizeof *c);
                         run_gemm(ctx, &part, c);
-                        ck_assert_mem_eq(first + m * g.ldc, c, (size_t)(part.s.M * g.ldc) * sizeof *c);
+                        ck_assert_mem_eq(first + m * g.ldc, c,
+                                         (size_t)(part.s.M * g.ldc) * sizeof *c);
                     }
                 }
                 free(c);
@@ -195,7 +200,8 @@ static float value_of(const char *bytes, int64_t i, int32_t dtype) {
     return dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32(half) : ganq__bf16_to_f32(half);
 }
 
-static void check_linear(ganq_context *ctx, shape s, int32_t dtype, int with_bias, const char *isa) {
+static void check_linear(ganq_context *ctx, shape s, int32_t dtype, int with_bias,
+                         const char *isa) {
     int64_t ldx = s.K + 1, ldy = s.N + 3;
     float *x = random_floats(s.M * ldx), *w = random_floats(s.N * s.K), *bias = random_floats(s.N);
     float *y = random_floats(s.M * ldy), *one = random_floats(ldy);
@@ -203,7 +209,8 @@ static void check_linear(ganq_context *ctx, shape s, int32_t dtype, int with_bia
     for (int64_t m = 0; m < s.M; m++)
         for (int64_t n = 0; n < ldy; n++)
             y[m * ldy + n] = n < s.N ? NAN : untouched;
-    ck_ganq_ok(ctx->dense->linear(ctx, s.M, s.N, s.K, x, ldx, bytes + 1, dtype, with_bias ? bias : NULL, y, ldy));
+    ck_ganq_ok(ctx->dense->linear(ctx, s.M, s.N, s.K, x, ldx, bytes + 1, dtype,
+                                  with_bias ? bias : NULL, y, ldy));
     for (int64_t m = 0; m < s.M; m++) {
         for (int64_t n = 0; n < s.N; n++) {
             double sum = with_bias ? bias[n] : 0, size = fabs(sum);
@@ -213,9 +220,9 @@ static void check_linear(ganq_context *ctx, shape s, int32_t dtype, int with_bia
                 size += fabs(term);
             }
             if (!(fabs(y[m * ldy + n] - sum) <= bound * size))
-                ck_abort_msg("%s dtype %d [%lld,%lld,%lld]: Y[%lld,%lld] is %.9g, expected %.9g", isa, dtype,
-                             (long long)s.M, (long long)s.N, (long long)s.K, (long long)m, (long long)n,
-                             (double)y[m * ldy + n], sum);
+                ck_abort_msg("%s dtype %d [%lld,%lld,%lld]: Y[%lld,%lld] is %.9g, expected %.9g",
+                             isa, dtype, (long long)s.M, (long long)s.N, (long long)s.K,
+                             (long long)m, (long long)n, (double)y[m * ldy + n], sum);
         }
         for (int64_t n = s.N; n < ldy; n++)
             ck_assert(y[m * ldy + n] == untouched);
@@ -258,7 +265,8 @@ START_TEST(linear_bits_do_not_depend_on_threads) {
                 ganq_context *ctx = open_context(isas[isa], threads);
                 if (!ctx)
                     continue;
-                ck_ganq_ok(ctx->dense->linear(ctx, M, N, K, x, K, w, GANQ_DTYPE_F32, NULL, threads == 1 ? y1 : y, N));
+                ck_ganq_ok(ctx->dense->linear(ctx, M, N, K, x, K, w, GANQ_DTYPE_F32, NULL,
+                                              threads == 1 ? y1 : y, N));
                 if (threads > 1)
                     ck_assert_mem_eq(y1, y, (size_t)(M * N) * sizeof *y);
                 close_context(ctx);
@@ -272,8 +280,8 @@ START_TEST(linear_bits_do_not_depend_on_threads) {
 END_TEST
 
 /* H of a symmetric start; M tokens in two calls of the given sizes. */
-static float *sum_hessian(ganq_context *ctx, int64_t M, int64_t cut, int64_t K, const float *x, int64_t ldx,
-                          const float *start) {
+static float *sum_hessian(ganq_context *ctx, int64_t M, int64_t cut, int64_t K, const float *x,
+                          int64_t ldx, const float *start) {
     float *h = copy_floats(start, K * K);
     if (cut)
         ck_ganq_ok(ctx->dense->syrk(ctx, cut, K, x, ldx, h));
@@ -284,7 +292,8 @@ static float *sum_hessian(ganq_context *ctx, int64_t M, int64_t cut, int64_t K, 
 START_TEST(syrk_matches_float64) {
     static const struct {
         int64_t M, K;
-    } cases[] = {{1, 1}, {3, 7}, {2, 130}, {33, 17}, {256, 16}, {257, 65}, {40, 200}, {9, 401}, {4200, 5}};
+    } cases[] = {{1, 1},    {3, 7},    {2, 130}, {33, 17}, {256, 16},
+                 {257, 65}, {40, 200}, {9, 401}, {4200, 5}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t M = cases[i].M, K = cases[i].K, ldx = K + 2;
         float *x = random_floats(M * ldx), *start = random_floats(K * K);
@@ -314,11 +323,12 @@ START_TEST(syrk_matches_float64) {
                         size += fabs(term);
                     }
                     if (!(fabs(first[r * K + c] - sum) <= bound * size))
-                        ck_abort_msg("%s [%lld,%lld]: H[%lld,%lld] is %.9g, expected %.9g", isas[isa],
-                                     (long long)M, (long long)K, (long long)r, (long long)c,
-                                     (double)first[r * K + c], sum);
+                        ck_abort_msg("%s [%lld,%lld]: H[%lld,%lld] is %.9g, expected %.9g",
+                                     isas[isa], (long long)M, (long long)K, (long long)r,
+                                     (long long)c, (double)first[r * K + c], sum);
                     if (memcmp(&first[r * K + c], &first[c * K + r], sizeof *first) != 0)
-                        ck_abort_msg("%s [%lld,%lld]: H is not symmetric", isas[isa], (long long)M, (long long)K);
+                        ck_abort_msg("%s [%lld,%lld]: H is not symmetric", isas[isa], (long long)M,
+                                     (long long)K);
                 }
             free(first);
         }
@@ -337,7 +347,8 @@ START_TEST(syrk_cut_at_a_block_gives_the_same_bits) {
             continue;
         float *x = random_floats(M * K), *start = calloc((size_t)(K * K), sizeof *start);
         ck_assert_ptr_nonnull(start);
-        float *whole = sum_hessian(ctx, M, 0, K, x, K, start), *cut = sum_hessian(ctx, M, 512, K, x, K, start);
+        float *whole = sum_hessian(ctx, M, 0, K, x, K, start),
+              *cut = sum_hessian(ctx, M, 512, K, x, K, start);
         ck_assert_mem_eq(whole, cut, (size_t)(K * K) * sizeof *cut);
         free(x);
         free(start);

@@ -1,4 +1,5 @@
-/* dense_util.h - what the tests of the dense products share: contexts per instruction set, random numbers. */
+/* dense_util.h - what the tests of the dense products share: contexts per instruction set, random
+ * numbers. */
 #ifndef GANQ_TESTS_CPU_DENSE_UTIL_H
 #define GANQ_TESTS_CPU_DENSE_UTIL_H
 
@@ -37,7 +38,9 @@ static inline uint32_t random_u32(void) { /* xorshift32 */
     random_state ^= random_state << 5;
     return random_state;
 }
-static inline float random_float(void) { return (float)(random_u32() >> 8) / (1 << 23) - 1; }
+static inline float random_float(void) {
+    return (float)(random_u32() >> 8) / (1 << 23) - 1;
+}
 
 static inline float *random_floats(int64_t count) {
     float *values = malloc((size_t)(count ? count : 1) * sizeof *values);

@@ -1,5 +1,6 @@
-/* fuzz_tokenizer.c - any bytes as tokenizer.json, tokenizer.model, or vocab.json and merges.txt with a NUL between them:
- * refused with the file's name, or a tokenizer that encodes and decodes without harm. */
+/* fuzz_tokenizer.c - any bytes as tokenizer.json, tokenizer.model, or vocab.json and merges.txt
+ * with a NUL between them: refused with the file's name, or a tokenizer that encodes and decodes
+ * without harm. */
 #include "fuzz.h"
 
 #include <stdio.h>
@@ -8,16 +9,20 @@
 #include "tokenizer.h"
 
 static void use(ganq_tokenizer *tokenizer) {
-    static const char text[] = "the <tool> quick caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac <s> 2024\n\n  \xff\xc3 aaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa he's A\xcc\x8a.";
+    static const char text[] =
+        "the <tool> quick caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac <s> 2024\n\n  \xff\xc3 "
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa he's A\xcc\x8a.";
     int32_t *ids = NULL;
     size_t count = 0, length, at = 0;
     char *decoded;
     const char *part;
     ganq_decoder *decoder;
     const uint32_t flags = GANQ_ENCODE_BOS | GANQ_ENCODE_SPECIAL;
-    ganq_status status = ganq__tokenizer_encode(tokenizer, text, sizeof text - 1, flags, &ids, &count);
-    FUZZ_CHECK(status == GANQ_OK || status == GANQ_ERR_UNSUPPORTED); /* a regular expression beyond its limits */
+    ganq_status status =
+        ganq__tokenizer_encode(tokenizer, text, sizeof text - 1, flags, &ids, &count);
+    FUZZ_CHECK(status == GANQ_OK ||
+               status == GANQ_ERR_UNSUPPORTED); /* a regular expression beyond its limits */
     if (status == GANQ_OK) {
         FUZZ_CHECK(ganq__tokenizer_decode(tokenizer, ids, count, 0, &decoded, &length) == GANQ_OK);
         FUZZ_CHECK(ganq__decoder_create(tokenizer, 0, &decoder) == GANQ_OK);
@@ -32,12 +37,14 @@ static void use(ganq_tokenizer *tokenizer) {
     }
     ganq_free(ids);
     int32_t bos = ganq__tokenizer_bos(tokenizer), eos = ganq__tokenizer_eos(tokenizer);
-    FUZZ_CHECK(bos < ganq__tokenizer_vocab_size(tokenizer) && eos < ganq__tokenizer_vocab_size(tokenizer));
+    FUZZ_CHECK(bos < ganq__tokenizer_vocab_size(tokenizer) &&
+               eos < ganq__tokenizer_vocab_size(tokenizer));
     FUZZ_CHECK(bos < 0 || ganq__tokenizer_piece(tokenizer, bos));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const char config[] = "{\"tokenizer_class\": \"GPT2Tokenizer\"}"; /* a rank file's family */
+    static const char config[] =
+        "{\"tokenizer_class\": \"GPT2Tokenizer\"}"; /* a rank file's family */
     const int json = size && data[0] == '{';
     const uint8_t *cut = json ? memchr(data, 0, size) : NULL;
     fuzz_file("tokenizer_config.json", (const uint8_t *)config, sizeof config - 1);

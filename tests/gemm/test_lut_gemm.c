@@ -58,18 +58,19 @@ static ganq_layer *random_layer(int bits, int64_t N, int64_t K, int f32_tables, 
                                 int bias) {
     const int64_t L = (int64_t)1 << bits;
     uint8_t *codes = malloc((size_t)(N * K));
-    float *lut = random_floats(N * L), *b = random_floats(N), *vals = random_floats(N * 3);
+    float *lut = random_floats(N * L), *b = random_floats(N), *vals = random_floats(N * 4);
     int32_t *rowptr = calloc((size_t)N + 1, sizeof *rowptr),
-            *cols = calloc((size_t)N * 3, sizeof *cols);
+            *cols = calloc((size_t)N * 4, sizeof *cols);
     ganq_layer *layer;
     ck_assert(codes && rowptr && cols);
     for (int64_t i = 0; i < N * K; i++)
         codes[i] = (uint8_t)(random_u32() % L);
-    for (int64_t n = 0; n < N; n++) { /* the first column, one in the middle, the last */
-        const int32_t candidates[3] = {0, (int32_t)(K / 2), (int32_t)K - 1};
+    for (int64_t n = 0; n < N; n++) { /* first column, middle or where 256 columns meet, last */
+        const int32_t middle = K > 256 ? 256 : (int32_t)(K / 2);
+        const int32_t candidates[4] = {0, middle - 1, middle, (int32_t)K - 1};
         int32_t at = rowptr[n];
-        for (int i = 0; i < 3 && n % 4 != 1; i++)
-            if (at == rowptr[n] || candidates[i] > cols[at - 1])
+        for (int i = 0; i < 4 && n % 4 != 1; i++)
+            if (candidates[i] >= 0 && (at == rowptr[n] || candidates[i] > cols[at - 1]))
                 cols[at++] = candidates[i];
         rowptr[n + 1] = at;
     }

@@ -1,4 +1,5 @@
-/* golden.h - what the tokenizer suites share: the golden files beside it, tokenizers written to a folder, comparing. */
+/* golden.h - what the tokenizer suites share: the golden files beside it, tokenizers written to a
+ * folder, comparing. */
 #ifndef GANQ_TESTS_TOKENIZER_GOLDEN_H
 #define GANQ_TESTS_TOKENIZER_GOLDEN_H
 
@@ -45,7 +46,8 @@ static inline ganq_status load_json(const json_t *root, ganq_tokenizer **out) {
 
 /* tokenizer.json of a variant in golden_components.json. */
 static inline json_t *variant_json(const json_t *golden, const json_t *variant) {
-    static const char *const parts[] = {"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder"};
+    static const char *const parts[] = {"added_tokens", "normalizer", "pre_tokenizer",
+                                        "post_processor", "decoder"};
     json_t *root = json_object(),
            *model = json_copy(json_object_get(json_object_get(golden, "bases"),
                                               json_string_value(json_object_get(variant, "base"))));
@@ -56,8 +58,8 @@ static inline json_t *variant_json(const json_t *golden, const json_t *variant) 
     return root;
 }
 
-static inline void check_ids(const ganq_tokenizer *tokenizer, const char *name, const char *text, size_t size,
-                             uint32_t flags, const json_t *expected) {
+static inline void check_ids(const ganq_tokenizer *tokenizer, const char *name, const char *text,
+                             size_t size, uint32_t flags, const json_t *expected) {
     int32_t *ids = NULL;
     size_t count = 0;
     ck_ganq_ok(ganq__tokenizer_encode(tokenizer, text, size, flags, &ids, &count));
@@ -65,15 +67,18 @@ static inline void check_ids(const ganq_tokenizer *tokenizer, const char *name, 
     for (size_t i = 0; i < count && i < wanted; i++) {
         int id = (int)json_integer_value(json_array_get(expected, i));
         if (ids[i] != id)
-            ck_abort_msg("%s, flags %u: \"%s\": id %zu is %d, expected %d", name, flags, text, i, ids[i], id);
+            ck_abort_msg("%s, flags %u: \"%s\": id %zu is %d, expected %d", name, flags, text, i,
+                         ids[i], id);
     }
-    ck_assert_msg(count == wanted, "%s, flags %u: \"%s\": %zu ids, expected %zu", name, flags, text, count, wanted);
+    ck_assert_msg(count == wanted, "%s, flags %u: \"%s\": %zu ids, expected %zu", name, flags, text,
+                  count, wanted);
     ganq_free(ids);
 }
 
 /* decode(encode(text)) must be `expected`; and the same pushed token by token. */
-static inline void check_decoded(const ganq_tokenizer *tokenizer, const char *name, const char *text, size_t size,
-                                 const char *expected, size_t expected_size) {
+static inline void check_decoded(const ganq_tokenizer *tokenizer, const char *name,
+                                 const char *text, size_t size, const char *expected,
+                                 size_t expected_size) {
     int32_t *ids = NULL;
     size_t count = 0, length = 0, at = 0;
     char *decoded = NULL;
@@ -83,15 +88,18 @@ static inline void check_decoded(const ganq_tokenizer *tokenizer, const char *na
     ck_ganq_ok(ganq__tokenizer_decode(tokenizer, ids, count, 0, &decoded, &length));
     for (size_t i = 0; i < length && i < expected_size; i++)
         if (decoded[i] != expected[i]) /* every assertion that Check sees costs it a write */
-            ck_abort_msg("%s: decoded text differs at byte %zu: \"%.40s\", expected \"%.40s\"", name, i, decoded + i,
-                         expected + i);
-    ck_assert_msg(length == expected_size, "%s: %zu bytes decoded, expected %zu", name, length, expected_size);
+            ck_abort_msg("%s: decoded text differs at byte %zu: \"%.40s\", expected \"%.40s\"",
+                         name, i, decoded + i, expected + i);
+    ck_assert_msg(length == expected_size, "%s: %zu bytes decoded, expected %zu", name, length,
+                  expected_size);
     ck_ganq_ok(ganq__decoder_create(tokenizer, 0, &decoder));
     for (size_t i = 0; i <= count; i++, at += length) {
         ganq_status status = i < count ? ganq__decoder_push(decoder, ids[i], &part, &length)
                                        : ganq__decoder_flush(decoder, &part, &length);
-        if (status != GANQ_OK || at + length > expected_size || memcmp(part, expected + at, length) != 0)
-            ck_abort_msg("%s: pushed text differs at byte %zu: \"%.*s\"", name, at, (int)length, part);
+        if (status != GANQ_OK || at + length > expected_size ||
+            memcmp(part, expected + at, length) != 0)
+            ck_abort_msg("%s: pushed text differs at byte %zu: \"%.*s\"", name, at, (int)length,
+                         part);
     }
     ck_assert_uint_eq(at, expected_size);
     ganq__decoder_free(decoder);

@@ -258,6 +258,8 @@ def variants():
         byte_variant("prefix space", pre_tokenizer={**BYTE_LEVEL, "add_prefix_space": True}),
         byte_variant("no regex", pre_tokenizer=NO_REGEX),
         byte_variant("ignore merges", model={"ignore_merges": True}),
+        byte_variant("ignore merges, one word", model={"ignore_merges": True}, pre_tokenizer=NO_REGEX,
+                     added_tokens=BYTE_ADDED + [token(349, "<tool>", True), token(350, "the quick brown fox", True)]),
         byte_variant("template", post_processor={
             "type": "Sequence", "processors": [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False,
                                                 "use_regex": True}, TEMPLATE]}),
@@ -382,7 +384,7 @@ def seeds():
         if variant["name"] not in wanted:
             continue
         whole = {key: variant[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder")}
-        whole["added_tokens"] = [t for t in whole["added_tokens"] if t["id"] > 300] + [token(300, "<s>", True)]
+        whole["added_tokens"] = [t for t in whole["added_tokens"] if t["id"] > 300] + [token(0, "<s>", True)]
         whole["model"] = {**small[variant["base"]], **variant["model"]}
         if variant["base"] == "char":
             whole["added_tokens"] = [token(1, "<s>", True)]

@@ -1,5 +1,5 @@
-/* test_bad_files.c - files that are broken or ask for what is not there: the status and the words that say where. And
- * what a good small file does with every allocation failing in turn. */
+/* test_bad_files.c - files that are broken or ask for what is not there: the status and the words
+ * that say where. And what a good small file does with every allocation failing in turn. */
 #include "alloc.h"
 #include "golden.h"
 
@@ -7,7 +7,8 @@
 
 static const char good_json[] =
     "{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],"
-    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}";
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a "
+    "b\"]}}";
 
 typedef struct edit {
     const char *find, *replacement; /* in good_json */
@@ -41,43 +42,55 @@ static const edit edits[] = {
      "tokenizer.json: normalizer \"Precompiled\""},
     {"\"model\":{", "\"normalizer\":{},\"model\":{", GANQ_ERR_FORMAT, "\"type\" is missing"},
     {"\"model\":{", "\"normalizer\":[],\"model\":{", GANQ_ERR_FORMAT, "normalizer"},
-    {"\"model\":{", "\"normalizer\":{\"type\":\"Replace\",\"content\":\"\"},\"model\":{", GANQ_ERR_FORMAT, "\"pattern\""},
-    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{", GANQ_ERR_UNSUPPORTED,
-     "pre_tokenizer \"BertPreTokenizer\""},
-    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"}},\"model\":{",
+    {"\"model\":{", "\"normalizer\":{\"type\":\"Replace\",\"content\":\"\"},\"model\":{",
+     GANQ_ERR_FORMAT, "\"pattern\""},
+    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{",
+     GANQ_ERR_UNSUPPORTED, "pre_tokenizer \"BertPreTokenizer\""},
+    {"\"model\":{",
+     "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"}},\"model\":{",
      GANQ_ERR_UNSUPPORTED, "regular expression \"(\""},
-    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"}},\"model\":{",
+    {"\"model\":{",
+     "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"}},\"model\":{",
      GANQ_ERR_UNSUPPORTED, "&&"},
     {"\"model\":{",
-     "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Odd\",\"pattern\":{\"String\":\"x\"}},\"model\":{",
+     "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Odd\",\"pattern\":{\"String\":\"x\"}},"
+     "\"model\":{",
      GANQ_ERR_FORMAT, "\"Odd\" is unknown"},
     {"\"model\":{",
-     "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]},"
+     "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{"
+     "\"type\":\"Digits\"}]},"
      "\"model\":{",
      GANQ_ERR_UNSUPPORTED, "\"Digits\" after \"ByteLevel\""},
-    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"xy\"},\"model\":{", GANQ_ERR_FORMAT,
-     "\"replacement\""},
-    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"often\"},\"model\":{",
+    {"\"model\":{", "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"xy\"},\"model\":{",
+     GANQ_ERR_FORMAT, "\"replacement\""},
+    {"\"model\":{",
+     "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"often\"},\"model\":{",
      GANQ_ERR_FORMAT, "often"},
-    {"\"model\":{", "\"decoder\":{\"type\":\"WordPiece\"},\"model\":{", GANQ_ERR_UNSUPPORTED, "decoder \"WordPiece\""},
-    {"\"model\":{", "\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":1},\"model\":{", GANQ_ERR_UNSUPPORTED,
-     "of every token"},
+    {"\"model\":{", "\"decoder\":{\"type\":\"WordPiece\"},\"model\":{", GANQ_ERR_UNSUPPORTED,
+     "decoder \"WordPiece\""},
+    {"\"model\":{", "\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":1},\"model\":{",
+     GANQ_ERR_UNSUPPORTED, "of every token"},
     {"\"model\":{",
-     "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]},\"model\":{",
+     "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":"
+     "\"ByteFallback\"}]},\"model\":{",
      GANQ_ERR_UNSUPPORTED, "after \"Fuse\""},
-    {"\"model\":{", "\"post_processor\":{\"type\":\"BertProcessing\"},\"model\":{", GANQ_ERR_UNSUPPORTED,
-     "post_processor \"BertProcessing\""},
+    {"\"model\":{", "\"post_processor\":{\"type\":\"BertProcessing\"},\"model\":{",
+     GANQ_ERR_UNSUPPORTED, "post_processor \"BertProcessing\""},
     {"\"model\":{",
-     "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<x>\"}}]},\"model\":{",
+     "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<"
+     "x>\"}}]},\"model\":{",
      GANQ_ERR_FORMAT, "\"<x>\" is not in the vocabulary"},
-    {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\"", GANQ_ERR_UNSUPPORTED, "##"},
-    {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"", GANQ_ERR_UNSUPPORTED, "</w>"},
+    {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\"",
+     GANQ_ERR_UNSUPPORTED, "##"},
+    {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"", GANQ_ERR_UNSUPPORTED,
+     "</w>"},
     {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"dropout\":0.1", GANQ_ERR_UNSUPPORTED, "dropout"},
     {"\"type\":\"BPE\"", "\"type\":\"BPE\",\"unk_token\":\"?\"", GANQ_ERR_FORMAT, "\"unk_token\""},
     {"\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3}", "\"vocab\":[]", GANQ_ERR_FORMAT, "\"vocab\""},
 };
 
-static ganq_status load_text(const char *name, const void *text, size_t size, ganq_tokenizer **out) {
+static ganq_status load_text(const char *name, const void *text, size_t size,
+                             ganq_tokenizer **out) {
     char dir[256], path[512];
     snprintf(dir, sizeof dir, "%s", test_dir());
     write_text(dir, name, text, size);
@@ -93,7 +106,8 @@ START_TEST(edited_json) {
     const char *at = strstr(good_json, e->find);
     ganq_tokenizer *tokenizer = NULL;
     ck_assert_ptr_nonnull(at);
-    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good_json), good_json, e->replacement, at + strlen(e->find));
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good_json), good_json, e->replacement,
+             at + strlen(e->find));
     ck_ganq_fails(load_text("tokenizer.json", text, strlen(text), &tokenizer), e->status, e->words);
     ck_assert_ptr_null(tokenizer);
     ck_assert_ptr_nonnull(strstr(ganq_last_error(), "tokenizer.json"));
@@ -106,7 +120,8 @@ START_TEST(cut_json) {
     ck_assert_int_eq(ganq__tokenizer_vocab_size(tokenizer), 5);
     ganq__tokenizer_free(tokenizer);
     for (size_t size = 0; size + 1 < sizeof good_json; size += 7)
-        ck_ganq_fails(load_text("tokenizer.json", good_json, size, &tokenizer), GANQ_ERR_FORMAT, "tokenizer.json");
+        ck_ganq_fails(load_text("tokenizer.json", good_json, size, &tokenizer), GANQ_ERR_FORMAT,
+                      "tokenizer.json");
 }
 END_TEST
 
@@ -120,7 +135,8 @@ START_TEST(cut_sentencepiece) {
     char *data;
     size_t size, refused = 0, tried = 0;
     read_sample(&data, &size);
-    /* A cut at a field's end leaves a smaller model, of the wrong type as a rule: never a crash, mostly an error. */
+    /* A cut at a field's end leaves a smaller model, of the wrong type as a rule: never a crash,
+     * mostly an error. */
     for (size_t cut = 1; cut < size; cut += 13, tried++) {
         ganq_tokenizer *tokenizer = NULL;
         ganq_status status = load_text("tokenizer.model", data, cut, &tokenizer);
@@ -142,29 +158,35 @@ START_TEST(lying_sentencepiece) {
         const char *words;
     } files[] = {
         {"\x0a\xff\xff\xff\xff\x0f", 6, GANQ_ERR_FORMAT, "4294967295 bytes where 0 are left"},
-        {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, GANQ_ERR_FORMAT, "bytes where 0 are left"},
-        {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12, GANQ_ERR_FORMAT, "more than ten bytes"},
+        {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, GANQ_ERR_FORMAT,
+         "bytes where 0 are left"},
+        {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12, GANQ_ERR_FORMAT,
+         "more than ten bytes"},
         {"\x0a\x80", 2, GANQ_ERR_FORMAT, "ends within a number"},
         {"\x0a\x02\x0a\x05", 4, GANQ_ERR_FORMAT, "5 bytes where 0 are left"},
         {"\x0a\x02\x0e\x05", 4, GANQ_ERR_FORMAT, "wire type 6"},
         {"\x0a\x02\x15\x05", 4, GANQ_ERR_FORMAT, "ends outside the file"},
         {"\x0a\x03\x0a\x01\x61", 5, GANQ_ERR_UNSUPPORTED, "Unigram"},
         {"\x0a\x03\x0a\x01\x61\x12\x02\x18\x03", 9, GANQ_ERR_UNSUPPORTED, "type 3"},
-        {"\x0a\x03\x0a\x01\x61\x0a\x03\x0a\x01\x61\x12\x02\x18\x02", 14, GANQ_ERR_FORMAT, "has the ids 0 and 1"},
+        {"\x0a\x03\x0a\x01\x61\x0a\x03\x0a\x01\x61\x12\x02\x18\x02", 14, GANQ_ERR_FORMAT,
+         "has the ids 0 and 1"},
         {"\x0a\x05\x0a\x01\x61\x18\x09\x12\x02\x18\x02", 11, GANQ_ERR_FORMAT, "of type 9"},
         {"\x0a\x05\x0a\x01\x61\x18\x05\x12\x02\x18\x02", 11, GANQ_ERR_UNSUPPORTED, "unused"},
         {"\x0a\x05\x0a\x01\x61\x18\x06\x12\x02\x18\x02", 11, GANQ_ERR_FORMAT, "<0xHH>"},
-        {"\x0a\x08\x0a\x01\x61\x15\x00\x00\xc0\x7f\x12\x02\x18\x02", 14, GANQ_ERR_FORMAT, "not a number"},
+        {"\x0a\x08\x0a\x01\x61\x15\x00\x00\xc0\x7f\x12\x02\x18\x02", 14, GANQ_ERR_FORMAT,
+         "not a number"},
         {"\x0a\x02\x0a\x00\x12\x02\x18\x02", 8, GANQ_ERR_FORMAT, "is empty"},
-        {"\x0a\x03\x0a\x01\x61\x12\x02\x18\x02\x1a\x03\x12\x01\x41", 14, GANQ_ERR_FORMAT, "normalization rules"},
-        {"\x0a\x03\x0a\x01\x61\x12\x02\x18\x02\x1a\x0a\x12\x08\xff\xff\xff\xff\0\0\0\0", 21, GANQ_ERR_FORMAT,
-         "a trie of 4294967295 bytes"},
-        {"\x0a\x03\x0a\x01\x61\x12\x05\x18\x02\xc0\x01\x01", 12, GANQ_ERR_UNSUPPORTED, "treat_whitespace_as_suffix"},
+        {"\x0a\x03\x0a\x01\x61\x12\x02\x18\x02\x1a\x03\x12\x01\x41", 14, GANQ_ERR_FORMAT,
+         "normalization rules"},
+        {"\x0a\x03\x0a\x01\x61\x12\x02\x18\x02\x1a\x0a\x12\x08\xff\xff\xff\xff\0\0\0\0", 21,
+         GANQ_ERR_FORMAT, "a trie of 4294967295 bytes"},
+        {"\x0a\x03\x0a\x01\x61\x12\x05\x18\x02\xc0\x01\x01", 12, GANQ_ERR_UNSUPPORTED,
+         "treat_whitespace_as_suffix"},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         ganq_tokenizer *tokenizer = NULL;
-        ck_ganq_fails(load_text("tokenizer.model", files[i].bytes, files[i].size, &tokenizer), files[i].status,
-                      files[i].words);
+        ck_ganq_fails(load_text("tokenizer.model", files[i].bytes, files[i].size, &tokenizer),
+                      files[i].status, files[i].words);
     }
 }
 END_TEST
@@ -176,7 +198,8 @@ static char *rank_file(size_t *size) {
     char *text = malloc(8192);
     *size = 0;
     for (int byte = 0; byte < 256; byte++)
-        *size += (size_t)sprintf(text + *size, "%c%c== %d\n", digits[byte >> 2], digits[(byte & 3) << 4], byte);
+        *size += (size_t)sprintf(text + *size, "%c%c== %d\n", digits[byte >> 2],
+                                 digits[(byte & 3) << 4], byte);
     *size += (size_t)sprintf(text + *size, "YWI= 256\nYWJj 257\n"); /* ab, abc */
     return text;
 }
@@ -202,13 +225,14 @@ START_TEST(rank_files) {
     size_t size;
     char *text = rank_file(&size), edited[8192];
     ganq_tokenizer *tokenizer = NULL;
-    ck_ganq_fails(load_text("tokenizer.model", text, size, &tokenizer), GANQ_ERR_UNSUPPORTED, "258 tokens");
+    ck_ganq_fails(load_text("tokenizer.model", text, size, &tokenizer), GANQ_ERR_UNSUPPORTED,
+                  "258 tokens");
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         const char *at = strstr(text, broken[i].find);
-        int length = snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, broken[i].replacement,
-                              at + strlen(broken[i].find));
-        ck_ganq_fails(load_text("tokenizer.model", edited, (size_t)length, &tokenizer), broken[i].status,
-                      broken[i].words);
+        int length = snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text,
+                              broken[i].replacement, at + strlen(broken[i].find));
+        ck_ganq_fails(load_text("tokenizer.model", edited, (size_t)length, &tokenizer),
+                      broken[i].status, broken[i].words);
     }
     free(text);
 }
@@ -216,8 +240,9 @@ END_TEST
 
 /* The family from the config beside the file; special tokens by their id there. */
 START_TEST(rank_file_with_config) {
-    static const char config[] = "{\"tokenizer_class\":\"GPT2Tokenizer\",\"bos_token\":null,\"eos_token\":\"<end>\","
-                                 "\"added_tokens_decoder\":{\"258\":{\"content\":\"<end>\",\"special\":true}}}";
+    static const char config[] =
+        "{\"tokenizer_class\":\"GPT2Tokenizer\",\"bos_token\":null,\"eos_token\":\"<end>\","
+        "\"added_tokens_decoder\":{\"258\":{\"content\":\"<end>\",\"special\":true}}}";
     char dir[256];
     size_t size, count;
     char *text = rank_file(&size);
@@ -230,7 +255,8 @@ START_TEST(rank_file_with_config) {
     ck_assert_int_eq(ganq__tokenizer_vocab_size(tokenizer), 259);
     ck_assert_int_eq(ganq__tokenizer_bos(tokenizer), -1);
     ck_assert_int_eq(ganq__tokenizer_eos(tokenizer), 258);
-    ck_ganq_ok(ganq__tokenizer_encode(tokenizer, "abcab<end>", 10, GANQ_ENCODE_SPECIAL, &ids, &count));
+    ck_ganq_ok(
+        ganq__tokenizer_encode(tokenizer, "abcab<end>", 10, GANQ_ENCODE_SPECIAL, &ids, &count));
     ck_assert_uint_eq(count, 3);
     ck_assert(ids[0] == 257 && ids[1] == 256 && ids[2] == 258);
     ganq_free(ids);
@@ -280,7 +306,8 @@ START_TEST(merges_files) {
     write_text(dir, "vocab.json", "{}", 2);
     ck_ganq_fails(ganq__tokenizer_load(dir, &tokenizer), GANQ_ERR_FORMAT, "");
     ck_ganq_ok(ganq__remove_tree(dir));
-    ck_ganq_fails(ganq__tokenizer_load("/nonexistent/tokenizer.json", &tokenizer), GANQ_ERR_NOT_FOUND, "/nonexistent");
+    ck_ganq_fails(ganq__tokenizer_load("/nonexistent/tokenizer.json", &tokenizer),
+                  GANQ_ERR_NOT_FOUND, "/nonexistent");
 }
 END_TEST
 
@@ -297,11 +324,14 @@ START_TEST(ids_outside_the_vocabulary) {
     ck_ganq_ok(ganq__decoder_create(tokenizer, 0, &decoder));
     for (int i = 1; i < 5; i++) {
         int32_t pair[] = {ids[0], ids[i]};
-        ck_ganq_fails(ganq__tokenizer_decode(tokenizer, pair, 2, 0, &text, &length), GANQ_ERR_INVALID_ARG, "(5 ids)");
-        ck_ganq_fails(ganq__decoder_push(decoder, ids[i], &part, &length), GANQ_ERR_INVALID_ARG, "(5 ids)");
+        ck_ganq_fails(ganq__tokenizer_decode(tokenizer, pair, 2, 0, &text, &length),
+                      GANQ_ERR_INVALID_ARG, "(5 ids)");
+        ck_ganq_fails(ganq__decoder_push(decoder, ids[i], &part, &length), GANQ_ERR_INVALID_ARG,
+                      "(5 ids)");
         ck_assert_ptr_null(ganq__tokenizer_piece(tokenizer, ids[i]));
     }
-    /* A decoder that refused an id goes on; it holds what it needs of a tokenizer that was freed. */
+    /* A decoder that refused an id goes on; it holds what it needs of a tokenizer that was freed.
+     */
     ganq__tokenizer_free(tokenizer);
     ck_ganq_ok(ganq__decoder_push(decoder, 2, &part, &length));
     ck_assert_uint_eq(length, 2);
@@ -317,14 +347,17 @@ START_TEST(hostile_regex) {
     char text[4096];
     const char *at = strstr(good_json, "\"model\":{");
     snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good_json), good_json,
-             "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+|aa)+$b\"},\"behavior\":\"Isolated\"},", at);
+             "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+|aa)+$b\"},"
+             "\"behavior\":\"Isolated\"},",
+             at);
     ganq_tokenizer *tokenizer;
     int32_t *ids = NULL;
     size_t count;
     ck_ganq_ok(load_text("tokenizer.json", text, strlen(text), &tokenizer));
     memset(text, 'a', 2000);
     text[2000] = 'b';
-    ck_ganq_fails(ganq__tokenizer_encode(tokenizer, text, 2001, 0, &ids, &count), GANQ_ERR_UNSUPPORTED, "too many steps");
+    ck_ganq_fails(ganq__tokenizer_encode(tokenizer, text, 2001, 0, &ids, &count),
+                  GANQ_ERR_UNSUPPORTED, "too many steps");
     ck_assert_ptr_null(ids);
     ganq__tokenizer_free(tokenizer);
 }
@@ -332,7 +365,8 @@ END_TEST
 
 /* Every allocation fails once: NO_MEMORY, no leak (a sanitizer sees it), nothing half done. */
 static ganq_status whole_cycle(const char *path) {
-    static const char text[] = "the quick <tool> brown \xf0\x9f\x98\x80 fox, caf\xc3\xa9 2024\n\n  aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    static const char text[] = "the quick <tool> brown \xf0\x9f\x98\x80 fox, caf\xc3\xa9 2024\n\n  "
+                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
                                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     ganq_tokenizer *tokenizer;
     int32_t *ids = NULL;
@@ -343,7 +377,8 @@ static ganq_status whole_cycle(const char *path) {
     ganq_status status = ganq__tokenizer_load(path, &tokenizer);
     if (status != GANQ_OK)
         return status;
-    status = ganq__tokenizer_encode(tokenizer, text, sizeof text - 1, GANQ_ENCODE_BOS, &ids, &count);
+    status =
+        ganq__tokenizer_encode(tokenizer, text, sizeof text - 1, GANQ_ENCODE_BOS, &ids, &count);
     if (status == GANQ_OK)
         status = ganq__tokenizer_decode(tokenizer, ids, count, 0, &decoded, &length);
     if (status == GANQ_OK)
@@ -367,13 +402,15 @@ static void sweep(const char *path) {
         ganq_status status = whole_cycle(path);
         ganq__alloc_fail_after(0);
         if (status != GANQ_ERR_NO_MEMORY)
-            ck_abort_msg("%s: allocation %d of %d failed: %s", path, (int)n, (int)allocations, ganq_status_string(status));
+            ck_abort_msg("%s: allocation %d of %d failed: %s", path, (int)n, (int)allocations,
+                         ganq_status_string(status));
     }
 }
 
 START_TEST(allocations_fail) {
     json_t *golden = golden_load("golden_components.json");
-    static const char *const names[] = {"llama 2", "template", "replace regex", "metaspace always True", "NFC", "added"};
+    static const char *const names[] = {
+        "llama 2", "template", "replace regex", "metaspace always True", "NFC", "added"};
     char dir[256], path[512];
     snprintf(dir, sizeof dir, "%s", test_dir());
     for (size_t v = 0; v < json_array_size(json_object_get(golden, "variants")); v++) {

@@ -1,5 +1,5 @@
-/* test_components.c - every component of tokenizer.json against ids of the `tokenizers` package (make_golden.py), and
- * the same for a SentencePiece model with rules. Needs no data. */
+/* test_components.c - every component of tokenizer.json against ids of the `tokenizers` package
+ * (make_golden.py), and the same for a SentencePiece model with rules. Needs no data. */
 #include "golden.h"
 
 static const json_t *variant_at(const json_t *golden, int i) {
@@ -13,17 +13,20 @@ START_TEST(component) {
     json_t *root = variant_json(golden, variant);
     ganq_tokenizer *tokenizer;
     ck_ganq_ok(load_json(root, &tokenizer));
-    ck_assert_int_eq(ganq__tokenizer_bos(tokenizer), json_integer_value(json_object_get(variant, "bos")));
+    ck_assert_int_eq(ganq__tokenizer_bos(tokenizer),
+                     json_integer_value(json_object_get(variant, "bos")));
     ck_assert_uint_gt(json_array_size(cases), 8);
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        const json_t *one = json_array_get(cases, i), *plain = json_array_get(one, 1), *special = json_array_get(one, 2),
-                     *decoded = json_array_get(one, 3), *text = json_array_get(one, 0);
+        const json_t *one = json_array_get(cases, i), *plain = json_array_get(one, 1),
+                     *special = json_array_get(one, 2), *decoded = json_array_get(one, 3),
+                     *text = json_array_get(one, 0);
         check_ids(tokenizer, name, json_string_value(text), json_string_length(text), 0, plain);
-        check_ids(tokenizer, name, json_string_value(text), json_string_length(text), GANQ_ENCODE_SPECIAL,
-                  json_is_null(special) ? plain : special);
+        check_ids(tokenizer, name, json_string_value(text), json_string_length(text),
+                  GANQ_ENCODE_SPECIAL, json_is_null(special) ? plain : special);
         decoded = json_is_null(decoded) ? text : decoded;
         /* Text that no token stands for comes back as U+FFFD there and as its bytes here. */
-        if (json_is_true(json_object_get(variant, "same_text")) && !strstr(json_string_value(decoded), "\xef\xbf\xbd"))
+        if (json_is_true(json_object_get(variant, "same_text")) &&
+            !strstr(json_string_value(decoded), "\xef\xbf\xbd"))
             check_decoded(tokenizer, name, json_string_value(text), json_string_length(text),
                           json_string_value(decoded), json_string_length(decoded));
     }
@@ -65,8 +68,8 @@ START_TEST(sentencepiece_rules) {
     ck_assert_uint_gt(json_array_size(cases), 40);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *one = json_array_get(cases, i), *text = json_array_get(one, 0);
-        check_ids(tokenizer, "sample_rules.model", json_string_value(text), json_string_length(text), 0,
-                  json_array_get(one, 1));
+        check_ids(tokenizer, "sample_rules.model", json_string_value(text),
+                  json_string_length(text), 0, json_array_get(one, 1));
     }
     ck_assert_int_eq(ganq__tokenizer_bos(tokenizer), 1);
     ck_assert_int_eq(ganq__tokenizer_eos(tokenizer), 2);

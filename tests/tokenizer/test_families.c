@@ -1,5 +1,6 @@
-/* test_families.c - the real tokenizer files of $GANQ_TEST_DATA: known ids, round trips over the texts, and llama2.c's
- * algorithm over tok512.bin. GANQ_TEST_FULL=1: all of every text, not only its first part. */
+/* test_families.c - the real tokenizer files of $GANQ_TEST_DATA: known ids, round trips over the
+ * texts, and llama2.c's algorithm over tok512.bin. GANQ_TEST_FULL=1: all of every text, not only
+ * its first part. */
 #include "golden.h"
 
 #include <dirent.h>
@@ -42,10 +43,13 @@ START_TEST(known_ids) {
     const json_t *cases = json_object_get(golden, folders[_i]);
     ck_assert_uint_gt(json_array_size(cases), 20);
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        const json_t *one = json_array_get(cases, i), *text = json_array_get(one, 0), *special = json_array_get(one, 2);
-        check_ids(tokenizer, folders[_i], json_string_value(text), json_string_length(text), 0, json_array_get(one, 1));
+        const json_t *one = json_array_get(cases, i), *text = json_array_get(one, 0),
+                     *special = json_array_get(one, 2);
+        check_ids(tokenizer, folders[_i], json_string_value(text), json_string_length(text), 0,
+                  json_array_get(one, 1));
         if (json_array_size(one) > 2)
-            check_ids(tokenizer, folders[_i], json_string_value(text), json_string_length(text), GANQ_ENCODE_SPECIAL,
+            check_ids(tokenizer, folders[_i], json_string_value(text), json_string_length(text),
+                      GANQ_ENCODE_SPECIAL,
                       json_is_null(special) ? json_array_get(one, 1) : special);
     }
     json_decref(golden);
@@ -56,14 +60,15 @@ START_TEST(known_ends) {
     static const struct {
         const char *path;
         int32_t size, bos, eos;
-    } known[FOLDERS] = {{"tokenizers/gpt2", 50257, 50256, 50256},
-                        {"tokenizers/opt", 50265, 2, 2},
-                        {"tokenizers/qwen2.5", 151665, -1, 151645},
-                        {"tokenizers/llama2", 32000, 1, -1}, /* tokenizer.json does not name the end */
-                        {"tokenizers/llama3", 128256, 128000, 128001},
-                        {"tokenizers/llama2/tokenizer.model", 32000, 1, 2},
-                        {"tokenizers/gpt2/gpt2.tiktoken", 50257, 50256, 50256},
-                        {"models/stories260K", 512, 1, 2}};
+    } known[FOLDERS] = {
+        {"tokenizers/gpt2", 50257, 50256, 50256},
+        {"tokenizers/opt", 50265, 2, 2},
+        {"tokenizers/qwen2.5", 151665, -1, 151645},
+        {"tokenizers/llama2", 32000, 1, -1}, /* tokenizer.json does not name the end */
+        {"tokenizers/llama3", 128256, 128000, 128001},
+        {"tokenizers/llama2/tokenizer.model", 32000, 1, 2},
+        {"tokenizers/gpt2/gpt2.tiktoken", 50257, 50256, 50256},
+        {"models/stories260K", 512, 1, 2}};
     const ganq_tokenizer *tokenizer = loaded[_i];
     ck_assert_str_eq(known[_i].path, folders[_i]);
     ck_assert_int_eq(ganq__tokenizer_vocab_size(tokenizer), known[_i].size);
@@ -90,7 +95,8 @@ static char *next_text(DIR *dir, size_t *size) {
     while ((entry = readdir(dir)) != NULL) {
         char name[512], *text;
         snprintf(name, sizeof name, "text/%s", entry->d_name);
-        if (entry->d_name[0] == '.' || ganq__file_read(data_path(name), 1 << 30, &text, size) != GANQ_OK)
+        if (entry->d_name[0] == '.' ||
+            ganq__file_read(data_path(name), 1 << 30, &text, size) != GANQ_OK)
             continue;
         if (!getenv("GANQ_TEST_FULL") && *size > PART)
             for (*size = PART; ((unsigned char)text[*size] & 0xc0) == 0x80;)
@@ -113,7 +119,8 @@ START_TEST(texts_come_back) {
         if (_i == QWEN)
             nfc_size = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &nfc,
                                     UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-        check_decoded(tokenizer, folders[_i], text, size, nfc ? (const char *)nfc : text, nfc ? (size_t)nfc_size : size);
+        check_decoded(tokenizer, folders[_i], text, size, nfc ? (const char *)nfc : text,
+                      nfc ? (size_t)nfc_size : size);
         free(nfc);
         ganq_free(text);
     }
@@ -172,7 +179,8 @@ typedef struct tok_bin {
 /* u32 length of the longest piece; per piece f32 score, i32 length, bytes. */
 static void read_tok_bin(tok_bin *tok) {
     size_t size, at = 4;
-    ck_ganq_ok(ganq__file_read(data_path("models/stories260K/tok512.bin"), 1 << 20, &tok->data, &size));
+    ck_ganq_ok(
+        ganq__file_read(data_path("models/stories260K/tok512.bin"), 1 << 20, &tok->data, &size));
     for (int id = 0; id < 512; id++) {
         ck_assert_uint_le(at + 8, size);
         memcpy(&tok->scores[id], tok->data + at, 4);
@@ -190,15 +198,16 @@ static int find_piece(const tok_bin *tok, const char *text, int size) {
     return -1;
 }
 
-/* A space in front; characters that are pieces, else bytes + 3; then, again and again, the neighbours whose joined text
- * is the piece of the best score, the leftmost of equals. Scans the whole text for every merge, so it is given a line at
- * a time. */
+/* A space in front; characters that are pieces, else bytes + 3; then, again and again, the
+ * neighbours whose joined text is the piece of the best score, the leftmost of equals. Scans the
+ * whole text for every merge, so it is given a line at a time. */
 static int reference_encode(const tok_bin *tok, const char *text, int size, int *ids) {
     int n = 0;
     if (size > 0)
         ids[n++] = find_piece(tok, " ", 1);
     for (int i = 0, length; i < size; i += length) {
-        for (length = 1; i + length < size && length < 4 && ((unsigned char)text[i + length] & 0xc0) == 0x80;)
+        for (length = 1;
+             i + length < size && length < 4 && ((unsigned char)text[i + length] & 0xc0) == 0x80;)
             length++;
         int id = find_piece(tok, text + i, length);
         for (int b = 0; id < 0 && b < length; b++)
@@ -249,7 +258,8 @@ START_TEST(same_as_llama2_c) {
                 end--;
             int32_t *ids = NULL;
             int n = reference_encode(&tok, text + begin, (int)(end - begin), expected);
-            ck_ganq_ok(ganq__tokenizer_encode(tokenizer, text + begin, end - begin, 0, &ids, &count));
+            ck_ganq_ok(
+                ganq__tokenizer_encode(tokenizer, text + begin, end - begin, 0, &ids, &count));
             ck_assert_msg((int)count == n && memcmp(ids, expected, count * sizeof *ids) == 0,
                           "\"%.*s\": other ids than llama2.c's", (int)(end - begin), text + begin);
             ganq_free(ids);

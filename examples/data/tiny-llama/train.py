@@ -2,9 +2,9 @@
 """Train the tiny Llama of this folder from scratch and write it in Hugging Face layout.
 
     pip install torch tokenizers safetensors numpy
-    python train.py --data TEXTS --out . --minutes 65            # train, export, measure
+    python train.py --data TEXTS --out . --minutes 65 --bf16     # train, export, measure
     python train.py --data TEXTS --out . --export                # export the last checkpoint only
-    python train.py --data TEXTS --out . --minutes 65 --resume   # go on after an interruption
+    python train.py --data TEXTS --out . --minutes 65 --bf16 --resume   # go on after a stop
 
 TEXTS holds tinystories_1000.json (a JSON list of stories), GrimmsFairyTales.txt, dracula.txt,
 frankenstein.txt and tinyshakespeare.txt; the default is $GANQ_TEST_DATA/text.

@@ -1,0 +1,135 @@
+/* compensate.c - cross moment, triangular solves, correction. */
+#include "compensate.h"
+
+#include <string.h>
+
+#include "alloc.h"
+#include "dense_ops.h"
+#include "dtype.h"
+#include "solver.h"
+
+/* Right sides that are solved together: 16 doubles, two cache lines for each number of the factor. */
+enum { TILE = 16, ALIGNED = 8 };
+
+/* Of the mean diagonal. stories260K, 40,000 tokens of TinyStories from document 100, perplexity at 4 / 3 bits (dense
+ * 6.054): no correction 6.225 / 7.461; strength 1: 6.174 / 7.145; 0.5: 6.171 / 7.098. */
+static const double damping = 0.01;
+static const float strength = 0.75f;
+
+ganq_status ganq__compensation_open(int64_t K, int64_t chunk, ganq__compensation *out) {
+    ganq__compensation c = {.K = K, .chunk = chunk};
+    c.cross = ganq__calloc((size_t)(K * K), sizeof *c.cross);
+    c.transposed = ganq__malloc_aligned((size_t)(K * chunk), sizeof *c.transposed);
+    if (!c.cross || !c.transposed) {
+        ganq__compensation_close(&c);
+        return GANQ_ERR_NO_MEMORY;
+    }
+    *out = c;
+    return GANQ_OK;
+}
+
+void ganq__compensation_close(ganq__compensation *c) {
+    ganq__free(c->cross);
+    ganq__free(c->transposed);
+    *c = (ganq__compensation){0};
+}
+
+int64_t ganq__compensation_bytes(int64_t K) { return K * K * (4 + 8); }
+
+ganq_status ganq__compensation_add(ganq_context *ctx, ganq__compensation *c, int64_t M, const float *x,
+                                   int64_t ldx, const float *z, int64_t ldz, const char *what) {
+    for (int64_t m = 0; m < M; m++) {
+        const int64_t bad = ganq__find_nonfinite(x + m * ldx, c->K);
+        if (bad >= 0)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "%s in the dense model: row %lld, column %lld is not finite", what,
+                      (long long)m, (long long)bad);
+        for (int64_t k = 0; k < c->K; k++)
+            c->transposed[k * M + m] = x[m * ldx + k] - z[m * ldz + k];
+    }
+    return ctx->dense->gemm(ctx, c->K, c->K, M, 1, c->transposed, M, z, ldz, 0, 1, c->cross, c->K);
+}
+
+/* ---- cross (H + damping)^-1 ---- */
+
+typedef struct solve {
+    int64_t K, ld;
+    const double *lower; /* [K, ld] */
+    double *scratch;     /* [threads][K][TILE] */
+    float *cross;
+} solve;
+
+/* TILE rows of cross: t L^T = c, then t' L = t, for all of them at once. */
+static void solve_tile(void *user, int64_t tile, int worker) {
+    const solve *s = user;
+    const int64_t first = tile * TILE, count = s->K - first < TILE ? s->K - first : TILE;
+    double *v = s->scratch + (size_t)worker * (size_t)s->K * TILE;
+    for (int64_t k = 0; k < s->K; k++)
+        for (int64_t r = 0; r < TILE; r++)
+            v[k * TILE + r] = r < count ? s->cross[(first + r) * s->K + k] : 0;
+    for (int64_t i = 0; i < s->K; i++) {
+        const double *row = s->lower + i * s->ld;
+        double sum[TILE];
+        memcpy(sum, v + i * TILE, sizeof sum);
+        for (int64_t k = 0; k < i; k++)
+            for (int r = 0; r < TILE; r++)
+                sum[r] -= row[k] * v[k * TILE + r];
+        for (int r = 0; r < TILE; r++)
+            v[i * TILE + r] = sum[r] / row[i];
+    }
+    for (int64_t i = s->K - 1; i >= 0; i--) {
+        const double *row = s->lower + i * s->ld;
+        double value[TILE];
+        for (int r = 0; r < TILE; r++)
+            v[i * TILE + r] = value[r] = v[i * TILE + r] / row[i];
+        for (int64_t k = 0; k < i; k++)
+            for (int r = 0; r < TILE; r++)
+                v[k * TILE + r] -= row[k] * value[r];
+    }
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t k = 0; k < s->K; k++)
+            s->cross[(first + r) * s->K + k] = strength * (float)v[k * TILE + r];
+}
+
+/* The lower factor of H + fraction * mean(diag H), in rows of ld. 0, 1 when it has none, -1 without memory. */
+static int factor(ganq_context *ctx, const ganq_hessian *hessian, double fraction, int64_t ld, double *lower) {
+    const int64_t K = hessian->K;
+    double mean = 0;
+    for (int64_t k = 0; k < K; k++)
+        mean += (double)hessian->values[k * K + k] / (double)K;
+    if (!(mean > 0))
+        return 1;
+    memset(lower, 0, (size_t)(ld * ld) * sizeof *lower);
+    for (int64_t i = 0; i < K; i++) {
+        for (int64_t k = 0; k <= i; k++)
+            lower[i * ld + k] = hessian->values[i * K + k];
+        lower[i * ld + i] += fraction * mean;
+    }
+    return ganq__cholesky(ctx, ctx->solver, K, lower, ld);
+}
+
+ganq_status ganq__compensation_solve(ganq_context *ctx, ganq__compensation *c, const ganq_hessian *hessian) {
+    const int64_t ld = (c->K + ALIGNED - 1) / ALIGNED * ALIGNED;
+    solve s = {.K = c->K, .ld = ld, .cross = c->cross};
+    double *lower = ganq__malloc_aligned((size_t)(ld * ld), sizeof *lower);
+    s.scratch = ganq__malloc_aligned((size_t)(ganq__pool_threads(ctx->pool) * c->K * TILE), sizeof *s.scratch);
+    s.lower = lower;
+    ganq_status status = lower && s.scratch ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+    int failed = 1;
+    for (double fraction = damping; status == GANQ_OK && failed > 0 && fraction <= 1; fraction *= 10)
+        failed = factor(ctx, hessian, fraction, ld, lower);
+    if (failed < 0)
+        status = GANQ_ERR_NO_MEMORY;
+    if (status == GANQ_OK && failed)
+        memset(c->cross, 0, (size_t)(c->K * c->K) * sizeof *c->cross);
+    else if (status == GANQ_OK)
+        ganq__parallel_for(ctx->pool, (c->K + TILE - 1) / TILE, solve_tile, &s);
+    ganq__free(lower);
+    ganq__free(s.scratch);
+    return status;
+}
+
+ganq_status ganq__compensation_apply(ganq_context *ctx, const ganq__compensation *c, int64_t N, const float *w,
+                                     float *out) {
+    memcpy(out, w, (size_t)(N * c->K) * sizeof *out);
+    return ctx->dense->gemm(ctx, N, c->K, c->K, 1, w, c->K, c->cross, c->K, 0, 1, out, c->K);
+}

@@ -1,0 +1,227 @@
+/* Edge cases are the rule: every recipe and width over layers that a checkpoint may well hold. */
+#include "solver_util.h"
+
+typedef struct edge_case {
+    const char *name;
+    int64_t N, K, tokens;
+    void (*change)(layer *l);
+} edge_case;
+
+static void keep(layer *l) { (void)l; }
+static void dead_inputs(layer *l) {
+    for (int64_t d = 0; d < l->K; d += 3)
+        for (int64_t k = 0; k < l->K; k++)
+            l->h[d * l->K + k] = l->h[k * l->K + d] = 0;
+}
+static void one_live_input(layer *l) {
+    for (int64_t i = 0; i < l->K * l->K; i++)
+        if (i != 5 * l->K + 5)
+            l->h[i] = 0;
+}
+static void zero_hessian(layer *l) { memset(l->h, 0, (size_t)(l->K * l->K) * sizeof(float)); }
+static void diagonal_hessian(layer *l) {
+    for (int64_t i = 0; i < l->K; i++)
+        for (int64_t k = 0; k < l->K; k++)
+            if (i != k)
+                l->h[i * l->K + k] = 0;
+}
+static void constant_rows(layer *l) {
+    for (int64_t n = 0; n < l->N; n++)
+        for (int64_t k = 0; k < l->K; k++)
+            l->w[n * l->K + k] = n % 2 ? 0 : 0.37f;
+}
+static void few_values(layer *l) {
+    for (int64_t i = 0; i < l->N * l->K; i++)
+        l->w[i] = (float)(i * 7 % 3) * 0.5f - 0.25f;
+}
+static void duplicates(layer *l) {
+    for (int64_t i = 0; i < l->N * l->K; i++)
+        l->w[i] = roundf(l->w[i] * 40) / 40;
+}
+static void huge_outliers(layer *l) {
+    for (int64_t n = 0; n < l->N; n++)
+        l->w[n * l->K + n % l->K] = n % 2 ? 9e3f : -1e4f;
+}
+static void beyond_f16(layer *l) { l->w[0] = 3e6f; }
+static void tiny_weights(layer *l) {
+    for (int64_t i = 0; i < l->N * l->K; i++)
+        l->w[i] *= 1e-30f;
+}
+static void large_hessian(layer *l) {
+    for (int64_t i = 0; i < l->K * l->K; i++)
+        l->h[i] *= 1e28f;
+}
+static void small_hessian(layer *l) {
+    for (int64_t i = 0; i < l->K * l->K; i++)
+        l->h[i] *= 1e-28f;
+}
+static void massive_input(layer *l) { /* one input 10^4 times the others */
+    for (int64_t k = 0; k < l->K; k++) {
+        l->h[3 * l->K + k] *= 1e4f;
+        l->h[k * l->K + 3] *= 1e4f;
+    }
+}
+static void equal_inputs(layer *l) {
+    for (int64_t i = 0; i < l->K * l->K; i++)
+        l->h[i] = 1;
+}
+
+static const edge_case cases[] = {
+    {"plain", 17, 45, 200, keep},
+    {"K = 1", 5, 1, 10, keep},
+    {"N = 1", 1, 33, 100, keep},
+    {"K = 16", 3, 16, 60, keep},
+    {"K = 3, fewer columns than entries", 4, 3, 20, keep},
+    {"rank 5 of 40", 12, 40, 5, keep},
+    {"rank 1", 6, 30, 1, keep},
+    {"K over a chunk", 6, 300, 350, keep},
+    {"dead inputs", 9, 40, 100, dead_inputs},
+    {"one live input", 5, 20, 60, one_live_input},
+    {"zero H", 9, 40, 100, zero_hessian},
+    {"diagonal H", 9, 40, 100, diagonal_hessian},
+    {"constant rows", 6, 40, 100, constant_rows},
+    {"three values", 6, 40, 100, few_values},
+    {"duplicates", 9, 64, 100, duplicates},
+    {"huge outliers", 9, 40, 100, huge_outliers},
+    {"a weight beyond F16", 4, 40, 100, beyond_f16},
+    {"tiny weights", 6, 40, 100, tiny_weights},
+    {"large H", 6, 40, 100, large_hessian},
+    {"small H", 6, 40, 100, small_hessian},
+    {"a massive input", 6, 40, 100, massive_input},
+    {"equal inputs", 6, 24, 10, equal_inputs},
+};
+
+START_TEST(test_edge) {
+    const edge_case *c = &cases[_i];
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(c->N, c->K, c->tokens, (uint32_t)_i + 1);
+    c->change(&l);
+    for (int with_h = 0; with_h < 2; with_h++)
+        for (int bits = 2; bits <= 4; bits++) {
+            double rtn = 0;
+            for (size_t r = 0; r < 5; r++) {
+                ganq__solution s = solve(ctx, &l, with_h ? l.h : NULL, bits, all_recipes[r]);
+                if (r == 0)
+                    rtn = s.error;
+                else if (all_recipes[r] != GANQ_RECIPE_PAPER)
+                    ck_assert_msg(s.error <= rtn * (1 + 1e-12), "%s: %g, round-to-nearest has %g",
+                                  c->name, s.error, rtn);
+                ganq__solution_free(&s);
+                ganq_quantize_options o = make_options(bits, all_recipes[r]);
+                o.outlier_ratio = 0.05f;
+                ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, with_h ? l.h : NULL, &o, &s));
+                check_solution(ctx, &l, with_h ? l.h : NULL, &s);
+                ganq__solution_free(&s);
+            }
+        }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+/* Rows that a table can hold exactly come out exact, up to the rounding of the table. */
+START_TEST(test_exact_rows) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(6, 40, 100, 2);
+    few_values(&l);
+    for (int with_h = 0; with_h < 2; with_h++)
+        for (int bits = 2; bits <= 4; bits++) {
+            ganq__solution s = solve(ctx, &l, with_h ? l.h : NULL, bits, GANQ_RECIPE_DEFAULT);
+            ck_assert_double_eq(s.error, 0); /* -1/4, 1/4, 3/4 are F16 values */
+            ganq__solution_free(&s);
+        }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+START_TEST(test_table_types) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(4, 40, 100, 8);
+    ganq__solution s = solve(ctx, &l, l.h, 4, GANQ_RECIPE_DEFAULT);
+    ck_assert_int_eq(s.lut_dtype, GANQ_DTYPE_F16);
+    ganq__solution_free(&s);
+    beyond_f16(&l);
+    for (size_t r = 0; r < 5; r++) {
+        s = solve(ctx, &l, l.h, 4, all_recipes[r]);
+        ck_assert_int_eq(s.lut_dtype, GANQ_DTYPE_F32);
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+/* Dead inputs have no effect, and their weights the nearest entries; the note counts them. */
+START_TEST(test_dead_inputs) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(5, 30, 90, 12);
+    dead_inputs(&l);
+    ganq__solution a = solve(ctx, &l, l.h, 3, GANQ_RECIPE_DEFAULT);
+    ck_assert_ptr_nonnull(strstr(a.note, "10 dead inputs"));
+    for (int64_t n = 0; n < l.N; n++)
+        for (int64_t k = 0; k < l.K; k += 3) {
+            const float *lut = a.lut + 8 * n, x = l.w[n * l.K + k];
+            for (int s = 0; s < 8; s++)
+                ck_assert(fabsf(x - lut[a.codes[n * l.K + k]]) <= fabsf(x - lut[s]));
+        }
+    ganq__solution_free(&a);
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+START_TEST(test_bad_numbers) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(5, 12, 40, 3);
+    ganq_quantize_options o = make_options(4, 0);
+    ganq__solution s = {0};
+    l.w[3 * 12 + 7] = NAN;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "row 3, column 7");
+    l.w[3 * 12 + 7] = -INFINITY;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, NULL, &o, &s), GANQ_ERR_NUMERIC, "row 3, column 7");
+    l.w[3 * 12 + 7] = 0;
+    l.h[2 * 12 + 5] = NAN;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "row 2, column 5");
+    l.h[2 * 12 + 5] = 0;
+    l.h[4 * 12 + 4] = -1;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
+    l.h[4 * 12 + 4] = 0;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
+    ck_assert_ptr_null(s.codes);
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+/* No X^T X, but finite and with a positive diagonal: damping grows until it can be factored, and the note says so. */
+START_TEST(test_indefinite) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(5, 20, 40, 3);
+    for (int64_t i = 0; i < 20; i++)
+        for (int64_t k = 0; k < 20; k++)
+            l.h[i * 20 + k] = i == k ? 1 : -0.5f;
+    ganq_quantize_options o = make_options(4, 0);
+    ganq__solution s = {0};
+    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+    ck_assert_double_ge(s.damping, 1);
+    ck_assert_ptr_nonnull(strstr(s.note, "damping raised"));
+    ganq__solution_free(&s);
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("solver edges");
+    TCase *tests = tcase_create("edges");
+    tcase_set_timeout(tests, 600);
+    tcase_add_loop_test(tests, test_edge, 0, sizeof cases / sizeof cases[0]);
+    tcase_add_test(tests, test_exact_rows);
+    tcase_add_test(tests, test_table_types);
+    tcase_add_test(tests, test_dead_inputs);
+    tcase_add_test(tests, test_bad_numbers);
+    tcase_add_test(tests, test_indefinite);
+    suite_add_tcase(suite, tests);
+    return test_run(suite, 0);
+}

@@ -1,0 +1,294 @@
+/* What holds for every solution: independence of threads, shards and row order; a monotone descent; better recipes that
+ * are better; outliers that help; progress and cancellation. */
+#include "solver_util.h"
+
+START_TEST(test_threads_and_rows) {
+    ganq_context *one = open_context(1), *two = open_context(2), *three = open_context(3);
+    layer l = make_layer(75, 83, 200, 1);
+    for (size_t r = 0; r < 5; r++) {
+        ganq_quantize_options o = make_options(3, all_recipes[r]);
+        o.outlier_ratio = 0.01f;
+        ganq__solution a = {0}, b = {0}, c = {0};
+        ck_ganq_ok(ganq__solve(one, l.N, l.K, l.w, l.h, &o, &a));
+        ck_ganq_ok(ganq__solve(two, l.N, l.K, l.w, l.h, &o, &b));
+        ck_ganq_ok(ganq__solve(three, l.N, l.K, l.w, l.h, &o, &c));
+        check_solution(one, &l, l.h, &a);
+        for (int64_t n = 0; n < l.N; n++) {
+            check_same_rows(&a, n, &b, n);
+            check_same_rows(&a, n, &c, n);
+        }
+        ck_assert(a.error == b.error && a.error == c.error && a.norm == b.norm);
+        ck_assert_int_eq(a.step_count, b.step_count);
+        for (int64_t i = 0; i < a.step_count; i++)
+            ck_assert(a.steps[i].error == b.steps[i].error);
+        ganq__solution_free(&b);
+        ganq__solution_free(&c);
+
+        /* Rows in another order, and a shard in the middle. PAPER takes the whole layer's best iterate. */
+        if (all_recipes[r] != GANQ_RECIPE_PAPER) {
+            float *shuffled = malloc((size_t)(l.N * l.K) * sizeof(float));
+            for (int64_t n = 0; n < l.N; n++)
+                memcpy(shuffled + n * l.K, l.w + (n * 22 % l.N) * l.K, (size_t)l.K * sizeof(float));
+            ck_ganq_ok(ganq__solve(two, l.N, l.K, shuffled, l.h, &o, &b));
+            ck_ganq_ok(ganq__solve(two, 14, l.K, l.w + 41 * l.K, l.h, &o, &c));
+            for (int64_t n = 0; n < l.N; n++)
+                check_same_rows(&b, n, &a, n * 22 % l.N);
+            for (int64_t n = 0; n < 14; n++)
+                check_same_rows(&c, n, &a, 41 + n);
+            ganq__solution_free(&b);
+            ganq__solution_free(&c);
+            free(shuffled);
+        }
+        ganq__solution_free(&a);
+    }
+    free_layer(&l);
+    close_context(one);
+    close_context(two);
+    close_context(three);
+}
+END_TEST
+
+/* The steps of ours: START aside, alternations, then a descent that never rises and ends where the layer is. */
+START_TEST(test_monotone) {
+    ganq_context *ctx = open_context(2);
+    for (uint32_t seed = 1; seed <= 3; seed++) {
+        layer l = make_layer(20, 70, seed == 3 ? 40 : 300, seed);
+        for (size_t r = 2; r < 5; r++)
+            for (int bits = 2; bits <= 4; bits++) {
+                ganq__solution s = solve(ctx, &l, l.h, bits, all_recipes[r]);
+                double last = INFINITY;
+                int descents = 0, assigns = 0;
+                for (int64_t i = 0; i < s.step_count; i++) {
+                    const ganq_step *step = &s.steps[i];
+                    assigns += step->kind == GANQ_STEP_ASSIGN;
+                    if (step->kind == GANQ_STEP_DESCENT)
+                        descents++;
+                    if (descents > 0 && step->kind != GANQ_STEP_ROUND) {
+                        ck_assert_double_le(step->error, last);
+                        last = step->error;
+                    }
+                }
+                ck_assert_int_ge(assigns, 10);
+                ck_assert_int_ge(descents, 2);
+                /* the running error is the true one, and F16 tables cost little */
+                ck_assert_double_le(fabs(s.error - last), 0.02 * s.error);
+                ganq__solution_free(&s);
+            }
+        free_layer(&l);
+    }
+    close_context(ctx);
+}
+END_TEST
+
+/* With tables in F32 the last descent step and the layer as stored differ by rounding only. */
+START_TEST(test_running_error) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(30, 130, 400, 5);
+    for (size_t r = 2; r < 5; r++) {
+        ganq_quantize_options o = make_options(4, all_recipes[r]);
+        o.lut_dtype = GANQ_DTYPE_F32;
+        ganq__solution s = {0};
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        check_solution(ctx, &l, l.h, &s);
+        ck_assert_int_eq(s.lut_dtype, GANQ_DTYPE_F32);
+        ck_assert_double_le(s.error, s.steps[s.step_count - 2].error * (1 + 1e-5));
+        ck_assert_double_ge(s.error, s.steps[s.step_count - 2].error * 0.999);
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+START_TEST(test_recipes_rank) {
+    ganq_context *ctx = open_context(2);
+    for (uint32_t seed = 1; seed <= 2; seed++)
+        for (int bits = 2; bits <= 4; bits++) {
+            layer l = make_layer(24, 96, seed == 1 ? 500 : 60, seed);
+            double e[5];
+            for (size_t r = 0; r < 5; r++) {
+                ganq__solution s = solve(ctx, &l, l.h, bits, all_recipes[r]);
+                e[r] = s.error / s.norm;
+                ganq__solution_free(&s);
+            }
+            ck_assert_double_lt(e[1], e[0]); /* paper < rtn */
+            ck_assert_double_lt(e[2], e[1]); /* fast < paper */
+            ck_assert_double_le(e[3], e[2]);
+            ck_assert_double_le(e[4], e[3]);
+            free_layer(&l);
+        }
+    close_context(ctx);
+}
+END_TEST
+
+START_TEST(test_outliers) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(64, 100, 300, 9);
+    for (size_t r = 0; r < 5; r++)
+        for (int with_h = 0; with_h < 2; with_h++) {
+            const float *h = with_h ? l.h : NULL;
+            double last = INFINITY;
+            for (int step = 0; step <= 3; step++) {
+                ganq_quantize_options o = make_options(3, all_recipes[r]);
+                o.outlier_ratio = 0.004f * (float)step;
+                ganq__solution s = {0};
+                ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, h, &o, &s));
+                check_solution(ctx, &l, h, &s);
+                ck_assert((s.outlier_rowptr != NULL) == (step > 0));
+                if (step > 0) { /* near the ratio, and never more than one above it in a row */
+                    const double expected = o.outlier_ratio * (double)(l.N * l.K);
+                    ck_assert_double_le(fabs(s.outlier_rowptr[l.N] - expected), 0.4 * expected);
+                    for (int64_t n = 0; n < l.N; n++)
+                        ck_assert_int_le(s.outlier_rowptr[n + 1] - s.outlier_rowptr[n],
+                                         (int)(o.outlier_ratio * (float)l.K) + 1);
+                    for (int32_t i = 0; i < s.outlier_rowptr[l.N]; i++)
+                        ck_assert(s.outlier_vals[i] ==
+                                  ganq__f16_to_f32(ganq__f32_to_f16(s.outlier_vals[i])));
+                }
+                if (all_recipes[r] != GANQ_RECIPE_PAPER) /* whose alternation is no descent */
+                    ck_assert_double_le(s.error, last);
+                last = s.error;
+                ganq__solution_free(&s);
+            }
+        }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+/* The options that change the work. */
+START_TEST(test_options) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(10, 40, 100, 3);
+    ganq_quantize_options o = make_options(0, 0);
+    ganq__solution s = {0};
+    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, NULL, &s));
+    ck_assert_int_eq(s.bits, 4);
+    ck_assert_int_eq(s.recipe, GANQ_RECIPE_DEFAULT);
+    ck_assert_double_eq(s.damping, 0.01);
+    ganq__solution_free(&s);
+    o.iterations = 3;
+    o.damping = 0.5f;
+    o.recipe = GANQ_RECIPE_FAST;
+    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+    int assigns = 0;
+    for (int64_t i = 0; i < s.step_count; i++)
+        assigns += s.steps[i].kind == GANQ_STEP_ASSIGN;
+    ck_assert_int_eq(assigns, 3);
+    ck_assert_double_eq(s.damping, 0.5);
+    ganq__solution_free(&s);
+    o.damping = -1; /* none */
+    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+    ck_assert_double_eq(s.damping, 0);
+    ganq__solution_free(&s);
+
+    o = make_options(5, 0);
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_UNSUPPORTED, "bits is 5");
+    o = make_options(4, 9);
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "recipe is 9");
+    o = make_options(4, 0);
+    o.outlier_ratio = 0.2f;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "outlier_ratio");
+    o = make_options(4, 0);
+    o.damping = NAN;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "damping");
+    o = make_options(4, 0);
+    o.lut_dtype = GANQ_DTYPE_BF16;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "lut_dtype");
+    o = make_options(4, 0);
+    o.iterations = -1;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "iterations");
+    o = make_options(4, 0);
+    o.struct_size = 0;
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "size");
+    ck_assert_ptr_null(s.codes); /* outputs only after success */
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+typedef struct watcher {
+    int calls, cancel_at;
+    double last;
+} watcher;
+static int watch(const ganq_progress *progress, void *user) {
+    watcher *w = user;
+    ck_assert_double_ge(progress->fraction, w->last);
+    ck_assert_double_le(progress->fraction, 1);
+    w->last = progress->fraction;
+    return ++w->calls == w->cancel_at;
+}
+
+START_TEST(test_progress_and_cancel) {
+    layer l = make_layer(256, 128, 200, 4);
+    for (int threads = 1; threads <= 2; threads++)
+        for (int cancel_at = 0; cancel_at <= 3; cancel_at++) {
+            ganq_context *ctx = open_context(threads);
+            watcher w = {0, cancel_at, 0};
+            ctx->options.progress = watch;
+            ctx->options.progress_user = &w;
+            ganq__progress_enter(ctx, GANQ_STAGE_QUANTIZE);
+            ganq_quantize_options o = make_options(4, GANQ_RECIPE_BEST);
+            ganq__solution s = {0};
+            const ganq_status status = ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s);
+            ganq__progress_leave(ctx);
+            if (w.cancel_at > 0 && w.calls >= w.cancel_at) {
+                ck_assert_int_eq(status, GANQ_ERR_CANCELED);
+                ck_assert_int_eq(w.calls, w.cancel_at);
+                ck_assert_ptr_null(s.codes);
+            } else {
+                ck_ganq_ok(status);
+                ck_assert_int_ge(w.calls, 1);
+            }
+            ganq__solution_free(&s);
+            close_context(ctx);
+        }
+    free_layer(&l);
+}
+END_TEST
+
+START_TEST(test_no_memory) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(40, 24, 60, 6);
+    for (size_t r = 0; r < 5; r += 2) {
+        ganq_quantize_options o = make_options(2, all_recipes[r]);
+        o.outlier_ratio = 0.05f;
+        int64_t failed = 0;
+        for (int64_t n = 1;; n++) {
+            ganq__solution s = {0};
+            ganq__alloc_fail_after(n);
+            const ganq_status status = ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s);
+            const int64_t made = ganq__alloc_count();
+            ganq__alloc_fail_after(0);
+            if (status == GANQ_OK) {
+                ganq__solution_free(&s);
+                if (made < n)
+                    break;
+                continue; /* the pool may do with fewer workers */
+            }
+            ck_assert_int_eq(status, GANQ_ERR_NO_MEMORY);
+            ck_assert_ptr_null(s.codes);
+            failed++;
+        }
+        ck_assert_int_ge(failed, 10);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("solver properties");
+    TCase *tests = tcase_create("properties");
+    tcase_set_timeout(tests, 600);
+    tcase_add_test(tests, test_threads_and_rows);
+    tcase_add_test(tests, test_monotone);
+    tcase_add_test(tests, test_running_error);
+    tcase_add_test(tests, test_recipes_rank);
+    tcase_add_test(tests, test_outliers);
+    tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_progress_and_cancel);
+    tcase_add_test(tests, test_no_memory);
+    suite_add_tcase(suite, tests);
+    return test_run(suite, 0);
+}
