@@ -1,34 +1,37 @@
 /* solver_ops.h - the solver's inner loops on a device.
  *
- * They work on a batch of trials. A trial is one row of W on one way through the solver: it has weights, a table, codes,
- * and vectors of length K, all stored row after row with the leading dimension `ld` of the panels (K rounded up to 16;
- * the padding holds zeros). Symbols: e = w - w~, H = L L^T.
+ * They work on a batch of trials. A trial is one row of W on one way through the solver: it has
+ * weights, a table, codes, and vectors of length K, all stored row after row with the leading
+ * dimension `ld` of the panels (K rounded up to 16; the padding holds zeros). Symbols: e = w - w~,
+ * H = L L^T.
  *
  * Columns whose code is GANQ__EXACT when an operation begins keep it and take no part: e stays 0.
  *
- * Contract of all of them: serial (the solver runs batches in parallel), and what comes out for a trial depends on that
- * trial and on the matrix alone, not on its place in the batch: row shards and shuffled rows give the same bits. */
+ * Contract of all of them: serial (the solver runs batches in parallel), and what comes out for a
+ * trial depends on that trial and on the matrix alone, not on its place in the batch: row shards
+ * and shuffled rows give the same bits. */
 #ifndef GANQ_BACKEND_SOLVER_OPS_H
 #define GANQ_BACKEND_SOLVER_OPS_H
 
 #include <stdint.h>
 
 enum {
-    GANQ__PANEL = 16, /* columns per panel: a panel's row is one cache line of floats            */
+    GANQ__PANEL = 16,  /* columns per panel: a panel's row is one cache line of floats            */
     GANQ__LEVELS = 16, /* table entries held for a row, whatever the bits; see ganq__trial_table */
-    GANQ__EXACT = 255 /* in place of a code: the column is kept exact (an outlier), e = 0 there  */
+    GANQ__EXACT = 255  /* in place of a code: the column is kept exact (an outlier), e = 0 there  */
 };
 
-/* A K x K matrix, cut into panels of 16 columns, each row of a panel contiguous: the S-step multiplies by it, the table
- * step and descent add up single rows of it. A lower triangular matrix keeps rows u >= 16 p of panel p only. Columns
- * beyond K are zero. */
+/* A K x K matrix, cut into panels of 16 columns, each row of a panel contiguous: the S-step
+ * multiplies by it, the table step and descent add up single rows of it. A lower triangular matrix
+ * keeps rows u >= 16 p of panel p only. Columns beyond K are zero. */
 typedef struct ganq__panels {
     int64_t K, ld;
     int triangular;
     float *data;
 } ganq__panels;
 
-/* Index in `data` of row 0 of panel p (not stored itself when triangular: add 16 u for a row u >= 16 p). */
+/* Index in `data` of row 0 of panel p (not stored itself when triangular: add 16 u for a row u >=
+ * 16 p). */
 static inline int64_t ganq__panel_origin(const ganq__panels *m, int64_t p) {
     return m->triangular ? 16 * (p * m->ld - 8 * p * (p - 1)) - 256 * p : 16 * p * m->ld;
 }
@@ -38,37 +41,39 @@ static inline int64_t ganq__panels_size(int64_t K, int triangular) {
     return triangular ? 16 * (count * ld - 8 * count * (count - 1)) : count * 16 * ld;
 }
 
-/* A table in ascending order. Entry s is the nearest one for middle[s-1] < x <= middle[s]; unused middles are +inf and
- * unused values repeat the last one. */
+/* A table in ascending order. Entry s is the nearest one for middle[s-1] < x <= middle[s]; unused
+ * middles are +inf and unused values repeat the last one. */
 typedef struct ganq__trial_table {
     float value[GANQ__LEVELS], middle[GANQ__LEVELS];
 } ganq__trial_table;
 
 typedef struct ganq__solver_ops {
     /* S-step (paper, eq. 7-9), columns from the last to the first:
-     *   c_k = sum_{u>k} e_u L_uk,  q_k = the entry nearest to w_k + c_k / L_kk,  e_k = w_k - t[q_k].
-     * inverse: 1 / L_kk [ld]. Writes codes, e and r = e L (r_k = c_k + e_k L_kk), each [trials, ld]. */
+     *   c_k = sum_{u>k} e_u L_uk,  q_k = the entry nearest to w_k + c_k / L_kk,  e_k = w_k -
+     * t[q_k]. inverse: 1 / L_kk [ld]. Writes codes, e and r = e L (r_k = c_k + e_k L_kk), each
+     * [trials, ld]. */
     void (*assign)(const ganq__panels *factor, const float *inverse, int64_t trials, const float *w,
                    const ganq__trial_table *tables, uint8_t *codes, float *e, float *r);
-    /* For the table step, with S the one-hot codes, never materialised: U = S L by segmented sums of L's rows,
-     * gram = U U^T = S L L^T S^T [trials,16,16] and, when r is not NULL, slope = U r^T = S L L^T e^T [trials,16].
-     * scratch: gram_scratch(K, trials) bytes, 64-byte aligned. */
+    /* For the table step, with S the one-hot codes, never materialised: U = S L by segmented sums
+     * of L's rows, gram = U U^T = S L L^T S^T [trials,16,16] and, when r is not NULL, slope = U r^T
+     * = S L L^T e^T [trials,16]. scratch: gram_scratch(K, trials) bytes, 64-byte aligned. */
     void (*gram)(const ganq__panels *factor, int levels, int64_t trials, const uint8_t *codes,
                  const float *r, float *gram, float *slope, void *scratch);
     int64_t (*gram_scratch)(int64_t K, int64_t trials);
     /* g = e H, [trials, ld]. */
     void (*product)(const ganq__panels *hessian, int64_t trials, const float *e, float *g);
-    /* One sweep of coordinate descent: for each column in turn the entry nearest to w~_k + g_k / H_kk. Keeps codes, e
-     * and g = e H up to date. diagonal: H_kk, inverse: 1 / H_kk, [ld]. change[trials] += change of e H e^T (never above
-     * zero); moves[trials] = codes changed. */
-    void (*sweep)(const ganq__panels *hessian, const float *diagonal, const float *inverse, int64_t trials,
-                  const float *w, const ganq__trial_table *tables, uint8_t *codes, float *e, float *g,
-                  double *change, int64_t *moves);
+    /* One sweep of coordinate descent: for each column in turn the entry nearest to w~_k + g_k /
+     * H_kk. Keeps codes, e and g = e H up to date. diagonal: H_kk, inverse: 1 / H_kk, [ld].
+     * change[trials] += change of e H e^T (never above zero); moves[trials] = codes changed. */
+    void (*sweep)(const ganq__panels *hessian, const float *diagonal, const float *inverse,
+                  int64_t trials, const float *w, const ganq__trial_table *tables, uint8_t *codes,
+                  float *e, float *g, double *change, int64_t *moves);
     /* energy[trials] = e H e^T in float64, e [trials, ld]. */
     void (*energy)(const ganq__panels *hessian, int64_t trials, const double *e, double *energy);
-    /* c[rows,8] -= a[rows,depth] b[depth,8] in float64: the update of a blocked Cholesky factorization. */
-    void (*downdate)(int64_t rows, int64_t depth, const double *a, int64_t lda, const double *b, double *c,
-                     int64_t ldc);
+    /* c[rows,8] -= a[rows,depth] b[depth,8] in float64: the update of a blocked Cholesky
+     * factorization. */
+    void (*downdate)(int64_t rows, int64_t depth, const double *a, int64_t lda, const double *b,
+                     double *c, int64_t ldc);
 } ganq__solver_ops;
 
 #endif

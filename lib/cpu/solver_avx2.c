@@ -1,14 +1,15 @@
 /* solver_avx2.c - the solver's inner loops for AVX2 + FMA.
  *
  * Layout     matrices in panels of 16 columns (solver_ops.h): one row of a panel is two registers.
- * Products   6 trials x 16 columns in 12 accumulators, 256 rows of a panel (16 KiB, L1) at a time. Every sum runs over the
- *            rows in their order, whichever trials share the registers: a trial's bits do not depend on its batch.
- * S-step     inside a panel, column by column, all trials of the batch for one column before the next, so that the chain
- *            search -> residual -> update of one trial hides behind the others.
- * Tables     columns sorted by code once (256 at a time, so that a place is one byte); U = S L is then sums of panel rows
- *            in registers, L by L products follow from registers, too.
- * Descent    256 columns at a time; what changed there is applied to the other columns afterwards, several changes per
- *            load of g. Columns that keep their code cost a few instructions per eight. */
+ * Products   6 trials x 16 columns in 12 accumulators, 256 rows of a panel (16 KiB, L1) at a time.
+ * Every sum runs over the rows in their order, whichever trials share the registers: a trial's bits
+ * do not depend on its batch. S-step     inside a panel, column by column, all trials of the batch
+ * for one column before the next, so that the chain search -> residual -> update of one trial hides
+ * behind the others. Tables     columns sorted by code once (256 at a time, so that a place is one
+ * byte); U = S L is then sums of panel rows in registers, L by L products follow from registers,
+ * too. Descent    256 columns at a time; what changed there is applied to the other columns
+ * afterwards, several changes per load of g. Columns that keep their code cost a few instructions
+ * per eight. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -19,8 +20,8 @@
 enum { CHUNK = 256, GROUP = 96 };
 
 /* sum[rows][16] += e[rows][count] panel[count][16]; sums lie `ld` apart, as the rows of e do. */
-static inline __attribute__((always_inline)) void panel_rows(int rows, const float *panel, int64_t count,
-                                                             const float *e, float *sum, int64_t ld) {
+static inline __attribute__((always_inline)) void
+panel_rows(int rows, const float *panel, int64_t count, const float *e, float *sum, int64_t ld) {
     __m256 a[6][2];
     for (int i = 0; i < rows; i++) {
         a[i][0] = _mm256_loadu_ps(sum + i * ld);
@@ -42,8 +43,8 @@ static inline __attribute__((always_inline)) void panel_rows(int rows, const flo
 }
 
 /* The same for all trials; panel points at row `from`, e at column `from` of the first trial. */
-static void panel_product(const float *panel, int64_t count, int64_t trials, const float *e, float *sum,
-                          int64_t ld) {
+static void panel_product(const float *panel, int64_t count, int64_t trials, const float *e,
+                          float *sum, int64_t ld) {
     for (int64_t u = 0; u < count; u += CHUNK) {
         const int64_t part = count - u < CHUNK ? count - u : CHUNK;
         const float *rows = panel + GANQ__PANEL * u;
@@ -61,8 +62,8 @@ static inline int nearest(const ganq__trial_table *table, float x) {
     const __m256 v = _mm256_set1_ps(x);
     const __m256 low = _mm256_cmp_ps(v, _mm256_loadu_ps(table->middle), _CMP_GT_OQ);
     const __m256 high = _mm256_cmp_ps(v, _mm256_loadu_ps(table->middle + 8), _CMP_GT_OQ);
-    return __builtin_popcount((unsigned)_mm256_movemask_ps(low) |
-                              (unsigned)_mm256_movemask_ps(high) << 8);
+    return __builtin_popcount((unsigned)_mm256_movemask_ps(low) | (unsigned)_mm256_movemask_ps(high)
+                                                                      << 8);
 }
 
 static void assign(const ganq__panels *factor, const float *inverse, int64_t trials, const float *w,
@@ -263,17 +264,19 @@ static void product(const ganq__panels *hessian, int64_t trials, const float *e,
 
 /* A change of code in the block of columns at hand. */
 typedef struct code_change {
-    float step;      /* of e */
+    float step; /* of e */
     int32_t column;
 } code_change;
 
 /* Entries of a 16-entry table for eight codes. */
 static inline __m256 lookup(__m256 low, __m256 high, __m256i codes) {
-    const __m256 a = _mm256_permutevar8x32_ps(low, codes), b = _mm256_permutevar8x32_ps(high, codes);
+    const __m256 a = _mm256_permutevar8x32_ps(low, codes),
+                 b = _mm256_permutevar8x32_ps(high, codes);
     return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
 }
 
-/* The table of one trial in registers: value and the interval in which an entry stays the nearest. */
+/* The table of one trial in registers: value and the interval in which an entry stays the nearest.
+ */
 typedef struct trial_lookup {
     __m256 value[2], below[2], above[2];
 } trial_lookup;
@@ -303,7 +306,8 @@ static inline unsigned movers(const trial_lookup *t, const uint8_t *codes, const
         _mm256_andnot_ps(_mm256_castsi256_ps(exact), _mm256_or_ps(up, down)));
 }
 
-/* Descent over columns [from, to) of one trial; changes go to the g of these columns at once, and to `changes`. */
+/* Descent over columns [from, to) of one trial; changes go to the g of these columns at once, and
+ * to `changes`. */
 static int sweep_block(const ganq__panels *hessian, const float *diagonal, const float *inverse,
                        int64_t from, int64_t to, const float *w, const ganq__trial_table *table,
                        uint8_t *codes, float *e, float *g, double *change, code_change *changes) {
@@ -327,7 +331,7 @@ static int sweep_block(const ganq__panels *hessian, const float *diagonal, const
             if (!(gain < 0))
                 continue;
             *change += gain;
-            codes[k] = (uint8_t)new;
+            codes[k] = (uint8_t) new;
             e[k] = w[k] - table->value[new];
             changes[count++] = (code_change){step, (int32_t)k};
             const __m256 v = _mm256_set1_ps(step);
@@ -335,8 +339,8 @@ static int sweep_block(const ganq__panels *hessian, const float *diagonal, const
                 const float *row = hessian->data + ganq__panel_origin(hessian, p) + GANQ__PANEL * k;
                 float *gp = g + GANQ__PANEL * p;
                 _mm256_storeu_ps(gp, _mm256_fmadd_ps(v, _mm256_loadu_ps(row), _mm256_loadu_ps(gp)));
-                _mm256_storeu_ps(gp + 8,
-                                 _mm256_fmadd_ps(v, _mm256_loadu_ps(row + 8), _mm256_loadu_ps(gp + 8)));
+                _mm256_storeu_ps(
+                    gp + 8, _mm256_fmadd_ps(v, _mm256_loadu_ps(row + 8), _mm256_loadu_ps(gp + 8)));
             }
         }
     }
@@ -344,7 +348,8 @@ static int sweep_block(const ganq__panels *hessian, const float *diagonal, const
 }
 
 /* Applies a block's changes to one panel of g outside of it. */
-static inline void apply_changes(const float *panel, const code_change *changes, int count, float *g) {
+static inline void apply_changes(const float *panel, const code_change *changes, int count,
+                                 float *g) {
     __m256 a0 = _mm256_loadu_ps(g), a1 = _mm256_loadu_ps(g + 8);
     for (int i = 0; i < count; i++) {
         const float *row = panel + GANQ__PANEL * changes[i].column;
@@ -391,9 +396,10 @@ static void sweep(const ganq__panels *hessian, const float *diagonal, const floa
 }
 
 /* total[rows][4 lanes] += sum_j e_j sum_u e_u H[u, j] over the 16 columns j of a panel. */
-static inline __attribute__((always_inline)) void energy_rows(int rows, const float *panel, int64_t K,
-                                                              const double *e, const double *own,
-                                                              int64_t ld, __m256d *total) {
+static inline __attribute__((always_inline)) void energy_rows(int rows, const float *panel,
+                                                              int64_t K, const double *e,
+                                                              const double *own, int64_t ld,
+                                                              __m256d *total) {
     __m256d a[3][4];
     for (int i = 0; i < rows; i++)
         for (int c = 0; c < 4; c++)
@@ -441,8 +447,9 @@ static void energy(const ganq__panels *hessian, int64_t trials, const double *e,
     }
 }
 
-static inline __attribute__((always_inline)) void downdate_rows(int rows, int64_t depth, const double *a,
-                                                                int64_t lda, const double *b, double *c,
+static inline __attribute__((always_inline)) void downdate_rows(int rows, int64_t depth,
+                                                                const double *a, int64_t lda,
+                                                                const double *b, double *c,
                                                                 int64_t ldc) {
     __m256d sum[6][2];
     for (int i = 0; i < rows; i++) {

@@ -1,4 +1,5 @@
-/* solver_ref.c - the solver's inner loops in plain C: the definition that faster ones are tested against. */
+/* solver_ref.c - the solver's inner loops in plain C: the definition that faster ones are tested
+ * against. */
 #include <math.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@ static int nearest(const ganq__trial_table *table, float x) {
 }
 
 /* Columns 16 p .. of the product: sum[16] = sum_{u in [from, to)} e_u M[u, panel]. */
-static void panel_product(const float *panel, int64_t from, int64_t to, const float *e, float *sum) {
+static void panel_product(const float *panel, int64_t from, int64_t to, const float *e,
+                          float *sum) {
     for (int64_t u = from; u < to; u++) {
         const float *row = panel + GANQ__PANEL * (u - from);
         for (int i = 0; i < GANQ__PANEL; i++)
@@ -112,7 +114,7 @@ static void sweep(const ganq__panels *hessian, const float *diagonal, const floa
                 continue; /* a tie, or the table holds equal entries */
             change[i] += gain;
             moves[i]++;
-            codes[i * ld + k] = (uint8_t)new;
+            codes[i * ld + k] = (uint8_t) new;
             e[i * ld + k] = w[i * ld + k] - table->value[new];
             for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
                 const float *row = hessian->data + ganq__panel_origin(hessian, p) + GANQ__PANEL * k;

@@ -1,5 +1,6 @@
-/* factor.c - Cholesky factorization, left-looking in block columns of 64; rows below a block column in parallel. A row's
- * sums run over the columns in their order whatever the tile, so the bits do not depend on the threads. */
+/* factor.c - Cholesky factorization, left-looking in block columns of 64; rows below a block column
+ * in parallel. A row's sums run over the columns in their order whatever the tile, so the bits do
+ * not depend on the threads. */
 #include <math.h>
 #include <string.h>
 
@@ -12,11 +13,12 @@ typedef struct block_column {
     const ganq__solver_ops *ops;
     double *a;
     int64_t n, lda, begin, width;
-    const double *strips;   /* rows of the block column, [width / 8][begin][8] */
-    const double *upper;    /* factored diagonal block, transposed [BLOCK][BLOCK] */
+    const double *strips; /* rows of the block column, [width / 8][begin][8] */
+    const double *upper;  /* factored diagonal block, transposed [BLOCK][BLOCK] */
 } block_column;
 
-/* a[row, block] -= a[row, :begin] a[block, :begin]^T for a tile of rows, the diagonal block's included. */
+/* a[row, block] -= a[row, :begin] a[block, :begin]^T for a tile of rows, the diagonal block's
+ * included. */
 static void update_rows(void *user, int64_t item, int worker) {
     const block_column *b = user;
     (void)worker;
@@ -70,12 +72,15 @@ static int factor_block(double *a, int64_t lda, int64_t width, double *upper) {
     return 0;
 }
 
-/* lda is at least n rounded up to 8, and a has that many rows: the update works on strips of 8 columns. */
-int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a, int64_t lda) {
-    double *strips = ganq__malloc_aligned((size_t)(BLOCK * (n + 1)), sizeof *strips);
-    double *upper = ganq__malloc_aligned(BLOCK * BLOCK, sizeof *upper);
-    int result = strips && upper ? 0 : -1;
-    for (int64_t begin = 0; begin < n && result == 0; begin += BLOCK) {
+ganq_status ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a,
+                           int64_t lda, double progress, int *definite) {
+    ganq_status status = GANQ_OK;
+    double *strips = NULL, *upper = NULL;
+    GANQ_ALLOC_GOTO(free_all, strips, (size_t)(BLOCK * (n + 1)));
+    GANQ_ALLOC_GOTO(free_all, upper, BLOCK * BLOCK);
+    *definite = 1;
+    for (int64_t begin = 0; begin < n && *definite; begin += BLOCK) {
+        GANQ_TRY_GOTO(free_all, ganq__progress_tick(ctx, progress));
         const int64_t width = n - begin < BLOCK ? n - begin : BLOCK;
         const int64_t padded = (width + STRIP - 1) / STRIP * STRIP;
         for (int64_t c = 0; c < padded; c++)
@@ -85,26 +90,31 @@ int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, do
         block_column b = {ops, a, n, lda, begin, padded, strips, upper};
         if (begin > 0)
             ganq__parallel_for(ctx->pool, (n - begin + ROWS - 1) / ROWS, update_rows, &b);
-        result = factor_block(a + begin * lda + begin, lda, width, upper);
+        *definite = factor_block(a + begin * lda + begin, lda, width, upper) == 0;
         b.width = width;
-        if (result == 0 && begin + width < n)
+        if (*definite && begin + width < n)
             ganq__parallel_for(ctx->pool, (n - begin - width + ROWS - 1) / ROWS, solve_rows, &b);
     }
+free_all:
     ganq__free(strips);
     ganq__free(upper);
-    return result;
+    return status;
 }
 
-int ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a) {
+ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite) {
+    *definite = 1;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        GANQ_TRY(ganq__progress_tick(ctx, 0));
         const int64_t width = n - begin < BLOCK ? n - begin : BLOCK;
-        if (begin > 0 && ctx->dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
-                                          a + begin * n, n, 1, 1, a + begin * n + begin, n) != GANQ_OK)
-            return -1;
+        if (begin > 0)
+            GANQ_TRY(ctx->dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
+                                      a + begin * n, n, 1, 1, a + begin * n + begin, n));
         for (int64_t c = begin; c < begin + width; c++) {
             const float pivot = a[c * n + c];
-            if (!(pivot > 0) || !isfinite(pivot))
-                return 1;
+            if (!(pivot > 0) || !isfinite(pivot)) {
+                *definite = 0;
+                return GANQ_OK;
+            }
             const float root = sqrtf(pivot);
             a[c * n + c] = root;
             for (int64_t i = c + 1; i < n; i++) {
@@ -116,5 +126,5 @@ int ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a) {
             }
         }
     }
-    return 0;
+    return GANQ_OK;
 }

@@ -1,5 +1,5 @@
-/* finish.c - the layer as it is stored: tables rounded to their type, codes settled for them, every row measured in
- * float64 and, where that is worse, replaced by round-to-nearest. */
+/* finish.c - the layer as it is stored: tables rounded to their type, codes settled for them, every
+ * row measured in float64 and, where that is worse, replaced by round-to-nearest. */
 #include <math.h>
 #include <string.h>
 
@@ -10,8 +10,9 @@ static float stored(float value, int32_t dtype) {
     return dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32(ganq__f32_to_f16(value)) : value;
 }
 
-/* Whether F16 holds a row's table: every entry within 2^-10 of the table's largest magnitude. (An entry near zero may
- * lose more than that of itself: it is a matter of 2^-25, next to weights of the largest entry's size.) */
+/* Whether F16 holds a row's table: every entry within 2^-10 of the table's largest magnitude. (An
+ * entry near zero may lose more than that of itself: it is a matter of 2^-25, next to weights of
+ * the largest entry's size.) */
 static int f16_holds(const float *lut, int levels) {
     float largest = 0, worst = 0;
     for (int s = 0; s < levels; s++) {
@@ -70,11 +71,13 @@ static void settle_rows(ganq__result *result, ganq__batch *batch, int64_t first,
     ganq__settle(problem, batch, rows, 8, worker);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < problem->live; k++)
-            result->codes[(first + i) * problem->K + problem->columns[k]] = batch->codes[i * ld + k];
+            result->codes[(first + i) * problem->K + problem->columns[k]] =
+                batch->codes[i * ld + k];
 }
 
 /* Puts round-to-nearest in place of rows that it serves better. */
-static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t first, int64_t rows) {
+static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t first,
+                             int64_t rows) {
     const ganq__problem *problem = result->problem;
     const int levels = problem->levels;
     const int64_t K = problem->K;
@@ -101,7 +104,8 @@ static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t f
     }
 }
 
-/* Tables to their stored type, codes settled for them, the row measured; round-to-nearest where that is better. */
+/* Tables to their stored type, codes settled for them, the row measured; round-to-nearest where
+ * that is better. */
 static void finish_tile(void *user, int64_t item, int worker) {
     ganq__result *result = user;
     ganq__problem *problem = result->problem;
@@ -109,10 +113,11 @@ static void finish_tile(void *user, int64_t item, int worker) {
     const int64_t rows = problem->N - first < GANQ__BATCH ? problem->N - first : GANQ__BATCH;
     const int levels = problem->levels, recipe = result->plan->recipe;
     ganq__batch *batch = &result->batches[worker];
-    if (ganq__problem_pause(problem, worker, 0))
+    if (ganq__problem_pause(problem, worker))
         return;
     for (int64_t i = 0; i < rows * levels; i++)
-        result->lut[first * levels + i] = stored(result->lut[first * levels + i], result->lut_dtype);
+        result->lut[first * levels + i] =
+            stored(result->lut[first * levels + i], result->lut_dtype);
     const int ours = recipe != GANQ_RECIPE_RTN && recipe != GANQ_RECIPE_PAPER;
     if (ours && !problem->diagonal)
         settle_rows(result, batch, first, rows, worker);
@@ -135,6 +140,6 @@ ganq_status ganq__finish(ganq__result *result) {
     for (int64_t n = 0; n < problem->N; n++)
         if (!f16_holds(result->lut + n * problem->levels, problem->levels))
             result->lut_dtype = GANQ_DTYPE_F32;
-    return ganq__run_tiles(result, (problem->N + GANQ__BATCH - 1) / GANQ__BATCH, finish_tile, result,
-                           0.95, 1);
+    return ganq__run_tiles(result, (problem->N + GANQ__BATCH - 1) / GANQ__BATCH, finish_tile,
+                           result, 0.95, 1);
 }

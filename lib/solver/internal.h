@@ -1,14 +1,15 @@
 /* internal.h - what the files of the solver share.
  *
- * Words. A layer's problem: W, H and what is derived from H once. A path: one start table and one factor (an order of the
- * columns and a damping). A trial: one row on one path. Rows are solved in tiles, tiles in parallel, trials of a tile in
- * batches; nothing that is computed for a row depends on the other rows of its tile, so row shards and shuffled rows
- * give the same bits.
+ * Words. A layer's problem: W, H and what is derived from H once. A path: one start table and one
+ * factor (an order of the columns and a damping). A trial: one row on one path. Rows are solved in
+ * tiles, tiles in parallel, trials of a tile in batches; nothing that is computed for a row depends
+ * on the other rows of its tile, so row shards and shuffled rows give the same bits.
  *
- * Units. H is divided by a power of two near its mean diagonal, rows are shifted and scaled (ganq__frame), so that float32
- * neither overflows nor underflows; errors are scaled back where they leave the solver. Columns with H_kk = 0 are dead:
- * they have no effect and take no part; "live" columns are numbered 0 .. live-1 in the order of their H_kk, smallest
- * first, so that the S-step, which begins at the last column, meets the largest first. */
+ * Units. H is divided by a power of two near its mean diagonal, rows are shifted and scaled
+ * (ganq__frame), so that float32 neither overflows nor underflows; errors are scaled back where
+ * they leave the solver. Columns with H_kk = 0 are dead: they have no effect and take no part;
+ * "live" columns are numbered 0 .. live-1 in the order of their H_kk, smallest first, so that the
+ * S-step, which begins at the last column, meets the largest first. */
 #ifndef GANQ_SOLVER_INTERNAL_H
 #define GANQ_SOLVER_INTERNAL_H
 
@@ -23,10 +24,10 @@ enum { GANQ__FACTORS_MAX = 4, GANQ__STARTS_MAX = 16, GANQ__OFFSPRING_MAX = 16 };
 /* ---- options.c: a recipe's effort, a function of K and bits alone ---- */
 
 typedef enum ganq__start_kind {
-    GANQ__START_UNIFORM = 1,   /* levels evenly from min to max; parameter: part of that range        */
-    GANQ__START_PIECEWISE = 2, /* the paper's piecewise linear table                                  */
-    GANQ__START_KMEANS = 3,    /* exact one-dimensional k-means, weights H_kk^parameter               */
-    GANQ__START_QUANTILES = 4  /* row quantiles (s + 1/2) / L                                         */
+    GANQ__START_UNIFORM = 1,   /* levels evenly from min to max; parameter: part of that range   */
+    GANQ__START_PIECEWISE = 2, /* the paper's piecewise linear table */
+    GANQ__START_KMEANS = 3,    /* exact one-dimensional k-means, weights H_kk^parameter    */
+    GANQ__START_QUANTILES = 4  /* row quantiles (s + 1/2) / L  */
 } ganq__start_kind;
 
 typedef struct ganq__start {
@@ -35,8 +36,9 @@ typedef struct ganq__start {
 } ganq__start;
 
 typedef enum ganq__damping_kind {
-    GANQ__DAMPING_MEAN = 1, /* a fraction of the mean diagonal on every column                          */
-    GANQ__DAMPING_PAPER = 2 /* nothing; the diagonal-dominance offset where float32 Cholesky fails     */
+    GANQ__DAMPING_MEAN = 1, /* a fraction of the mean diagonal on every column */
+    GANQ__DAMPING_PAPER =
+        2 /* nothing; the diagonal-dominance offset where float32 Cholesky fails     */
 } ganq__damping_kind;
 
 typedef struct ganq__plan {
@@ -49,16 +51,16 @@ typedef struct ganq__plan {
         int ordered; /* columns by H_kk; 0: as they are in W */
         double damping;
     } factors[GANQ__FACTORS_MAX];
-    int probe;        /* alternations of every path                                          */
-    int kept;         /* best paths of a row that go on to `alternations` in all, the first path besides */
+    int probe; /* alternations of every path                                          */
+    int kept;  /* best paths of a row that go on to `alternations` in all, the first path besides */
     int alternations;
-    int finalists;    /* best of those that coordinate descent refines, the first path besides */
-    int rounds;       /* of [tables, sweeps], at most; a row stops when nothing changes      */
-    int sweeps;       /* per round, at most                                                  */
-    int generations;  /* of the search around the best solution                              */
-    int offspring;    /* changed copies of it per generation                                 */
+    int finalists;   /* best of those that coordinate descent refines, the first path besides */
+    int rounds;      /* of [tables, sweeps], at most; a row stops when nothing changes      */
+    int sweeps;      /* per round, at most                                                  */
+    int generations; /* of the search around the best solution                              */
+    int offspring;   /* changed copies of it per generation                                 */
     double outlier_ratio;
-    int literal;      /* as the paper: median and IQR, unused entries become 0               */
+    int literal; /* as the paper: median and IQR, unused entries become 0               */
 } ganq__plan;
 
 /* Fills in the defaults and checks ranges. */
@@ -83,17 +85,18 @@ typedef struct ganq__problem {
     int64_t N, K;
     const float *w;
     int bits, levels;
-    int64_t live, ld;    /* live columns; rounded up to 16                                */
-    int32_t *columns;    /* [live] column of W of each live column                        */
-    int32_t *dead;       /* [K - live] the others                                         */
-    double scale;        /* H = scale * hessian; a power of two                           */
-    int diagonal;        /* H has no entry off its diagonal (NULL is the identity)        */
+    int64_t live, ld; /* live columns; rounded up to 16                                */
+    int32_t *columns; /* [live] column of W of each live column                        */
+    int32_t *dead;    /* [K - live] the others                                         */
+    double scale;     /* H = scale * hessian; a power of two                           */
+    int diagonal;     /* H has no entry off its diagonal (NULL is the identity)        */
     ganq__panels hessian;
     float *diagonals, *inverses; /* H_kk and 1 / H_kk of the scaled H, [ld]               */
     int factor_count;
     ganq__factor factors[GANQ__FACTORS_MAX];
-    int exact_factor;    /* the ordered factor with the least offset: its gram, less the offset, is the table step's */
-    int offset_added;    /* the paper's diagonal offset was needed                        */
+    int exact_factor; /* the ordered factor with the least offset: its gram, less the offset, is the
+                         table step's */
+    int offset_added; /* the paper's diagonal offset was needed                        */
     /* progress */
     atomic_int canceled;
     atomic_llong tiles_done;
@@ -107,8 +110,9 @@ typedef struct ganq__problem {
 ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
                                const float *w, const float *h, int bits, const ganq__plan *plan);
 void ganq__problem_close(ganq__problem *problem);
-/* Between two steps of a tile, from any worker; part in [0,1] of the tile. Non-zero: stop. */
-int ganq__problem_pause(ganq__problem *problem, int worker, double part);
+/* Between two steps of a tile, from any worker (the calling thread is worker 0, and ticks).
+ * Non-zero: stop. */
+int ganq__problem_pause(ganq__problem *problem, int worker);
 
 /* ---- start.c: start tables ---- */
 
@@ -120,23 +124,27 @@ double ganq__quantile(const double *sorted, int64_t count, double q);
 
 /* ---- tables.c: small symmetric systems ---- */
 
-/* Sorts values ascending, fills the padding and the middles. place[s], if not NULL: where entry s went. */
+/* Sorts values ascending, fills the padding and the middles. place[s], if not NULL: where entry s
+ * went. */
 void ganq__table_set(ganq__trial_table *table, int levels, const double *values, uint8_t *place);
-/* Of equal entries only the first is ever nearest, as with argmin. Without this, values below it take the first and
- * values above it the last: two entries that the table step can then tell apart. */
+/* Of equal entries only the first is ever nearest, as with argmin. Without this, values below it
+ * take the first and values above it the last: two entries that the table step can then tell apart.
+ */
 void ganq__table_close_duplicates(ganq__trial_table *table, int levels);
-/* step = (gram - diag(offset))^+ slope over the entries with count > 0, others 0; levels <= 16. gram has stride 16.
- * Returns slope . step, by how much the quadratic falls. */
+/* step = (gram - diag(offset))^+ slope over the entries with count > 0, others 0; levels <= 16.
+ * gram has stride 16. Returns slope . step, by how much the quadratic falls. */
 double ganq__table_step(int levels, const float *gram, const double *offset, const int64_t *count,
                         const double *slope, double *step);
 
 /* ---- factor.c: Cholesky ---- */
 
-/* In place, lower triangle of a [n, lda], float64, lda at least n rounded up to 8; the same bits for any number of threads. 0, or 1 when the matrix is
- * not positive definite; -1 without memory (message set). */
-int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a, int64_t lda);
-/* The same in float32, a [n,n]: only whether it succeeds is of interest, it decides on the paper's offset. */
-int ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a);
+/* In place, lower triangle of a [n, lda], float64, lda at least n rounded up to 8; the same bits
+ * for any number of threads. *definite 0: a is not positive definite. Ticks with `progress`. */
+ganq_status ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a,
+                           int64_t lda, double progress, int *definite);
+/* The same in float32, a [n,n]: only whether it succeeds is of interest, it decides on the paper's
+ * offset. */
+ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite);
 
 /* ---- trials.c: batches of trials ---- */
 
@@ -150,23 +158,23 @@ typedef struct ganq__trial {
     int64_t row;
     int factor;
     int start;
-    int open;                 /* takes part in the next steps                                 */
-    int64_t outliers;         /* columns that end up exact                                    */
-    ganq__trial_table table;  /* of the next step                                            */
-    ganq__trial_table best;   /* with `codes`: the best seen, in the row's frame            */
-    uint8_t *codes;           /* [ld], at the factor's places; by live number once descended  */
-    double error;             /* of the best: e H e^T for the scaled H, in the row's frame    */
-    double *trace;            /* error after each step, in slots; see ganq__slot              */
+    int open;                /* takes part in the next steps                                 */
+    int64_t outliers;        /* columns that end up exact                                    */
+    ganq__trial_table table; /* of the next step                                            */
+    ganq__trial_table best;  /* with `codes`: the best seen, in the row's frame            */
+    uint8_t *codes;          /* [ld], at the factor's places; by live number once descended  */
+    double error;            /* of the best: e H e^T for the scaled H, in the row's frame    */
+    double *trace;           /* error after each step, in slots; see ganq__slot              */
 } ganq__trial;
 
 /* Working memory of one worker: a batch of at most `capacity` trials. */
 typedef struct ganq__batch {
     int64_t capacity, ld;
-    float *w, *e, *g;         /* [capacity, ld]                     */
-    double *exact;            /* [capacity, ld]                     */
-    uint8_t *codes;           /* [capacity, ld]                     */
+    float *w, *e, *g; /* [capacity, ld]                     */
+    double *exact;    /* [capacity, ld]                     */
+    uint8_t *codes;   /* [capacity, ld]                     */
     ganq__trial_table *tables;
-    float *gram, *slope;      /* [capacity, 16, 16], [capacity, 16] */
+    float *gram, *slope; /* [capacity, 16, 16], [capacity, 16] */
     double *energy, *change;
     int64_t *moves;
     void *scratch;
@@ -179,9 +187,11 @@ void ganq__batch_free(ganq__batch *batch);
 void ganq__row_values(const ganq__problem *problem, int64_t row, const ganq__frame *frame,
                       const int32_t *columns, float *x);
 
-/* Slots of a trial's trace: START, then ASSIGN and TABLES of each alternation, then DESCENT, then TABLES and DESCENT of
- * each round, then DESCENT for the search, then OUTLIERS. */
-static inline int ganq__slot_assign(int iteration) { return 1 + 2 * iteration; }
+/* Slots of a trial's trace: START, then ASSIGN and TABLES of each alternation, then DESCENT, then
+ * TABLES and DESCENT of each round, then DESCENT for the search, then OUTLIERS. */
+static inline int ganq__slot_assign(int iteration) {
+    return 1 + 2 * iteration;
+}
 static inline int ganq__slot_descent(const ganq__plan *plan, int round) {
     return 1 + 2 * plan->alternations + 2 * round;
 }
@@ -195,31 +205,35 @@ static inline int ganq__slot_count(const ganq__plan *plan) {
     return 4 + 2 * plan->alternations + 2 * plan->rounds;
 }
 
-/* Alternations [from, to) of trials that share a factor, the best iterate kept; count <= capacity. frames: of the rows,
- * indexed by row - first_row. Stops early when the problem is canceled. */
+/* Alternations [from, to) of trials that share a factor, the best iterate kept; count <= capacity.
+ * frames: of the rows, indexed by row - first_row. Stops early when the problem is canceled. */
 void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
-                     const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
-                     int from, int to, int worker);
-/* Coordinate descent and undamped tables until nothing changes; afterwards codes are by live number. */
+                     const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                     int64_t count, int from, int to, int worker);
+/* Coordinate descent and undamped tables until nothing changes; afterwards codes are by live
+ * number. */
 void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
-                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
-                   int worker);
+                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                   int64_t count, int worker);
 /* batch->energy = e H e^T, in float64, for the e [count, live] in batch->exact and the scaled H. */
 void ganq__measure(const ganq__problem *problem, ganq__batch *batch, int64_t count);
 /* With batch->w, tables and codes set: sweeps until one changes no code. Fills e and g. */
-void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps, int worker);
+void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
+                  int worker);
 
 /* ---- search.c: changed copies of a solution ---- */
 
-/* Makes `trial` a changed copy of `parent` (codes by live number), variant 0, 1, ...: another table for the S-step, or
- * other codes for descent; returns how many alternations it needs before descent. */
-int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64_t seed, int variant,
-                 ganq__trial *trial);
+/* Makes `trial` a changed copy of `parent` (codes by live number), variant 0, 1, ...: another table
+ * for the S-step, or other codes for descent; returns how many alternations it needs before
+ * descent. */
+int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64_t seed,
+                 int variant, ganq__trial *trial);
 
 /* ---- outliers.c: columns kept exact ---- */
 
-/* How many of a row. The fraction is rounded up or down by a hash of the row's values, so that layers with few columns
- * keep the ratio on the average although rows know nothing of each other. */
+/* How many of a row. The fraction is rounded up or down by a hash of the row's values, so that
+ * layers with few columns keep the ratio on the average although rows know nothing of each other.
+ */
 int64_t ganq__outlier_count(const ganq__problem *problem, int64_t row, double ratio);
 /* Marks the `marks` columns with the largest scores in codes (GANQ__EXACT). scratch [2 count]. */
 void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, double *scratch,
@@ -227,9 +241,11 @@ void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, doub
 /* The same with |x - median| * weight^power for scores; weights NULL: all 1. scratch [3 count]. */
 void ganq__mark_extremes(int64_t count, const float *x, const double *weights, double power,
                          int64_t marks, double *scratch, uint8_t *codes);
-/* Trial i of the batch, with e and g at hand: makes columns exact, or no longer exact, until there are `count`, each time
- * the one that serves the error best; then exchanges while that lowers the error. Returns the change of the error. */
-double ganq__choose_outliers(const ganq__problem *problem, ganq__batch *batch, int64_t i, int64_t count);
+/* Trial i of the batch, with e and g at hand: makes columns exact, or no longer exact, until there
+ * are `count`, each time the one that serves the error best; then exchanges while that lowers the
+ * error. Returns the change of the error. */
+double ganq__choose_outliers(const ganq__problem *problem, ganq__batch *batch, int64_t i,
+                             int64_t count);
 
 /* ---- solve.c, tiles.c, paper.c, rtn.c, finish.c: the layer ---- */
 
@@ -240,12 +256,12 @@ typedef struct ganq__result {
     ganq__problem *problem;
     const ganq__plan *plan;
     int32_t lut_dtype, outlier_dtype;
-    uint8_t *codes;       /* [N,K] by column of W; GANQ__EXACT: an outlier */
-    float *lut;           /* [N,levels]; not rounded before finish.c       */
+    uint8_t *codes; /* [N,K] by column of W; GANQ__EXACT: an outlier */
+    float *lut;     /* [N,levels]; not rounded before finish.c       */
     int slots;
-    double *trace;        /* [N,slots] errors in units of W and H          */
+    double *trace;          /* [N,slots] errors in units of W and H          */
     double *errors, *norms; /* of the scaled H                             */
-    ganq__batch *batches; /* [threads]                                     */
+    ganq__batch *batches;   /* [threads]                                     */
 } ganq__result;
 
 /* Rows per tile; nothing of a row depends on it. */
@@ -259,16 +275,18 @@ void ganq__tile_failed(ganq__problem *problem);
 uint64_t ganq__row_hash(const ganq__problem *problem, int64_t row);
 /* Ours: only the row's exponent is taken away. */
 ganq__frame ganq__row_frame(const ganq__problem *problem, int64_t row);
-/* The value that is added to the nearest entry (*code) for column k of row n to be exact, as it is stored. */
+/* The value that is added to the nearest entry (*code) for column k of row n to be exact, as it is
+ * stored. */
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code);
 /* Nearest entries for a whole row, by column of W. */
-void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut, uint8_t *codes);
+void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,
+                         uint8_t *codes);
 /* The table of row `row` in units of W. */
 void ganq__store_table(ganq__result *result, int64_t row, const ganq__trial_table *table,
                        const ganq__frame *frame);
 
-/* Fill codes, lut and trace: ours, all rows independent; the paper's, whose best iterate is that of the whole layer;
- * round-to-nearest. */
+/* Fill codes, lut and trace: ours, all rows independent; the paper's, whose best iterate is that of
+ * the whole layer; round-to-nearest. */
 ganq_status ganq__solve_paths(ganq__result *result);
 ganq_status ganq__solve_paper(ganq__result *result);
 ganq_status ganq__solve_rtn(ganq__result *result);

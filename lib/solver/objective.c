@@ -8,7 +8,7 @@ enum { ROWS = 8 };
 typedef struct objective {
     int64_t N, K;
     const float *w, *w_quantized, *h;
-    double *sums; /* [threads][2][ROWS][K]: e H and w H */
+    double *sums;           /* [threads][2][ROWS][K]: e H and w H */
     double *errors, *norms; /* [N] */
 } objective;
 
@@ -20,7 +20,8 @@ static void add_row(double *sum, double x, const float *h, int64_t K) {
 static void measure_rows(void *user, int64_t item, int worker) {
     const objective *o = user;
     const int64_t K = o->K, from = ROWS * item, to = from + ROWS < o->N ? from + ROWS : o->N;
-    double *error_sums = o->sums + (int64_t)worker * 2 * ROWS * K, *norm_sums = error_sums + ROWS * K;
+    double *error_sums = o->sums + (int64_t)worker * 2 * ROWS * K,
+           *norm_sums = error_sums + ROWS * K;
     if (o->h) {
         memset(error_sums, 0, (size_t)(2 * ROWS * K) * sizeof *error_sums);
         for (int64_t k = 0; k < K; k++)

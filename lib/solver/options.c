@@ -1,4 +1,5 @@
-/* options.c - the recipes as data: what a recipe does is a function of K and bits alone, never of N, time or threads. */
+/* options.c - the recipes as data: what a recipe does is a function of K and bits alone, never of
+ * N, time or threads. */
 #include <math.h>
 
 #include "internal.h"
@@ -16,7 +17,8 @@ ganq_status ganq__solver_options(ganq_quantize_options *ours, const ganq_quantiz
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "iterations is %d; 0 (the recipe's) to 1000 are possible",
                   ours->iterations);
     if (!isfinite(ours->damping) || ours->damping > 1000)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "damping is %g; a fraction of the mean diagonal up to 1000 is possible",
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "damping is %g; a fraction of the mean diagonal up to 1000 is possible",
                   (double)ours->damping);
     if (!(ours->outlier_ratio >= 0 && ours->outlier_ratio <= 0.1f))
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "outlier_ratio is %g; 0 to 0.1 are possible",
@@ -27,7 +29,8 @@ ganq_status ganq__solver_options(ganq_quantize_options *ours, const ganq_quantiz
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "lut_dtype is %d; F16 (%d) and F32 (%d) are possible",
                   ours->lut_dtype, GANQ_DTYPE_F16, GANQ_DTYPE_F32);
     if (ours->reserved != 0)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_quantize_options.reserved is %d, expected 0", ours->reserved);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_quantize_options.reserved is %d, expected 0",
+                  ours->reserved);
     return GANQ_OK;
 }
 
@@ -50,9 +53,10 @@ static void add_start(ganq__plan *plan, ganq__start_kind kind, double parameter)
     plan->starts[plan->start_count++] = (ganq__start){kind, parameter};
 }
 
-/* The first path, k-means with weights H_kk^0.25 on the ordered factor with 1% damping, is in all three recipes and always
- * among the finalists: FAST is it alone, so that DEFAULT is never worse than FAST, nor BEST than DEFAULT. The bounds on K
- * keep a layer's time near N K^2 times a constant: docs/solver.md has the table. */
+/* The first path, k-means with weights H_kk^0.25 on the ordered factor with 1% damping, is in all
+ * three recipes and always among the finalists: FAST is it alone, so that DEFAULT is never worse
+ * than FAST, nor BEST than DEFAULT. The bounds on K keep a layer's time near N K^2 times a
+ * constant: docs/solver.md has the table. */
 static void plan_ours(ganq__plan *plan, int64_t K) {
     const int fast = plan->recipe == GANQ_RECIPE_FAST, best = plan->recipe == GANQ_RECIPE_BEST;
     add_start(plan, GANQ__START_KMEANS, 0.25);

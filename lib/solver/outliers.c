@@ -1,9 +1,10 @@
 /* outliers.c - GANQ*: a few columns of every row kept exact beside the codes.
  *
- * An exact column has e = 0. Its effect on the error goes two ways: its own residual is gone, and the table is free of
- * it. The first is known exactly (from e and g = e H); the second shows only when the row is solved without it. So a row
- * tries several sets: its extremes by two measures, more of them than it may keep, solved and then thinned out by their
- * effect; and the set that grows from the solution without outliers. The best error wins. */
+ * An exact column has e = 0. Its effect on the error goes two ways: its own residual is gone, and
+ * the table is free of it. The first is known exactly (from e and g = e H); the second shows only
+ * when the row is solved without it. So a row tries several sets: its extremes by two measures,
+ * more of them than it may keep, solved and then thinned out by their effect; and the set that
+ * grows from the solution without outliers. The best error wins. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,8 @@ static void set_residual(const ganq__problem *problem, float *e, float *g, int64
     }
 }
 
-/* The column whose change of state serves best: from code to exact, or from exact to its best code. */
+/* The column whose change of state serves best: from code to exact, or from exact to its best code.
+ */
 static int64_t best_to_free(const ganq__problem *problem, const uint8_t *codes, const float *e,
                             const float *g, double *change) {
     int64_t best = -1;
@@ -176,7 +178,8 @@ ganq_status ganq__collect_outliers(const ganq__result *result, ganq__solution *s
     for (int64_t i = 0; i < N * K; i++)
         total += result->codes[i] == GANQ__EXACT;
     if (total > INT32_MAX)
-        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%lld outliers; a layer can keep %d", (long long)total, INT32_MAX);
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%lld outliers; a layer can keep %d", (long long)total,
+                  INT32_MAX);
     GANQ_ALLOC(solution->outlier_rowptr, (size_t)N + 1);
     GANQ_ALLOC(solution->outlier_cols, (size_t)total);
     GANQ_ALLOC(solution->outlier_vals, (size_t)total);

@@ -1,8 +1,9 @@
 /* paper.c - GANQ as released with the paper (arXiv 2501.12956, algorithm 1), literally.
  *
- * Rows by median and IQR, the released start tables, H with the diagonal-dominance offset only where float32 cannot
- * factor it, K alternations, and the iterate with the least error of the whole layer. So this recipe's rows depend on
- * each other in one thing, which iterate is taken. Columns keep their order. */
+ * Rows by median and IQR, the released start tables, H with the diagonal-dominance offset only
+ * where float32 cannot factor it, K alternations, and the iterate with the least error of the whole
+ * layer. So this recipe's rows depend on each other in one thing, which iterate is taken. Columns
+ * keep their order. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +25,14 @@ typedef struct paper_state {
     double *traces;            /* [N, slots]                            */
 } paper_state;
 
-/* Median and IQR of count values; the values are replaced by what they are in that frame. scratch [count]. */
+/* Median and IQR of count values; the values are replaced by what they are in that frame. scratch
+ * [count]. */
 static ganq__frame normalise(int64_t count, float *values, double *scratch) {
     for (int64_t k = 0; k < count; k++)
         scratch[k] = values[k];
     qsort(scratch, (size_t)count, sizeof *scratch, compare_doubles);
-    const double iqr = ganq__quantile(scratch, count, .75) - ganq__quantile(scratch, count, .25) + 1e-8;
+    const double iqr =
+        ganq__quantile(scratch, count, .75) - ganq__quantile(scratch, count, .25) + 1e-8;
     const ganq__frame frame = {ganq__quantile(scratch, count, .5), 1 / iqr};
     for (int64_t k = 0; k < count; k++)
         values[k] = (float)(((double)values[k] - frame.shift) * frame.scale);
@@ -37,7 +40,8 @@ static ganq__frame normalise(int64_t count, float *values, double *scratch) {
 }
 
 /* Frame and start table of a row; its outliers (GANQ*: the extremes) are left out of both. */
-static void start_row(paper_state *state, int64_t n, float *values, double *scratch, uint8_t *marks) {
+static void start_row(paper_state *state, int64_t n, float *values, double *scratch,
+                      uint8_t *marks) {
     const ganq__result *result = state->result;
     const ganq__problem *problem = result->problem;
     const int64_t K = problem->K;
@@ -50,7 +54,8 @@ static void start_row(paper_state *state, int64_t n, float *values, double *scra
         if (marks[k] != GANQ__EXACT)
             values[left++] = problem->w[n * K + k];
     state->frames[n] = normalise(left, values, scratch);
-    ganq__start_table(&result->plan->starts[0], problem->levels, left, values, NULL, scratch, table);
+    ganq__start_table(&result->plan->starts[0], problem->levels, left, values, NULL, scratch,
+                      table);
     ganq__table_set(&state->tables[n], problem->levels, table, NULL);
     ganq__table_close_duplicates(&state->tables[n], problem->levels);
     for (int64_t k = 0; k < problem->live; k++)
@@ -61,7 +66,7 @@ static void start_rows(void *user, int64_t item, int worker) {
     paper_state *state = user;
     ganq__problem *problem = state->result->problem;
     const int64_t per_tile = ganq__tile_rows(problem->K), K = problem->K;
-    if (ganq__problem_pause(problem, worker, 0))
+    if (ganq__problem_pause(problem, worker))
         return;
     double *scratch = ganq__malloc((size_t)(3 * K), sizeof *scratch);
     float *values = ganq__malloc((size_t)K, sizeof *values);
@@ -93,8 +98,8 @@ static void alternate_rows(void *user, int64_t item, int worker) {
                                   .trace = state->traces + (first + i) * result->slots};
         list[i] = &trials[i];
     }
-    ganq__alternate(problem, result->plan, &result->batches[worker], state->frames + first, first, list,
-                    rows, state->iteration, state->iteration + 1, worker);
+    ganq__alternate(problem, result->plan, &result->batches[worker], state->frames + first, first,
+                    list, rows, state->iteration, state->iteration + 1, worker);
     for (int64_t i = 0; i < rows; i++) {
         state->tables[first + i] = trials[i].table;
         state->found[first + i] = trials[i].best;
@@ -121,7 +126,8 @@ static void store_rows(const paper_state *state) {
     for (int64_t n = 0; n < problem->N; n++) {
         uint8_t *codes = result->codes + n * problem->K;
         ganq__store_table(result, n, &state->found[n], &state->frames[n]);
-        ganq__nearest_codes(problem, n, result->lut + n * problem->levels, codes); /* dead columns */
+        ganq__nearest_codes(problem, n, result->lut + n * problem->levels,
+                            codes); /* dead columns */
         for (int64_t k = 0; k < problem->live; k++)
             codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
     }
@@ -138,13 +144,13 @@ ganq_status ganq__solve_paper(ganq__result *result) {
     GANQ_ALLOC_GOTO(free_all, state.found, (size_t)N);
     GANQ_CALLOC_GOTO(free_all, state.codes, (size_t)(N * problem->ld));
     GANQ_CALLOC_GOTO(free_all, state.traces, (size_t)(N * result->slots));
-    GANQ_TRY_GOTO(free_all, ganq__run_tiles(result, (N + per_tile - 1) / per_tile, start_rows, &state,
-                                            0.05, 0.1));
+    GANQ_TRY_GOTO(free_all, ganq__run_tiles(result, (N + per_tile - 1) / per_tile, start_rows,
+                                            &state, 0.05, 0.1));
     double best = INFINITY;
     for (state.iteration = 0; state.iteration < iterations; state.iteration++) {
         GANQ_TRY_GOTO(free_all,
-                      ganq__run_tiles(result, (N + GANQ__BATCH - 1) / GANQ__BATCH, alternate_rows, &state,
-                                      0.1 + 0.85 * state.iteration / iterations,
+                      ganq__run_tiles(result, (N + GANQ__BATCH - 1) / GANQ__BATCH, alternate_rows,
+                                      &state, 0.1 + 0.85 * state.iteration / iterations,
                                       0.1 + 0.85 * (state.iteration + 1) / iterations));
         layer_error(&state, ganq__slot_assign(state.iteration));
         const double error = layer_error(&state, ganq__slot_assign(state.iteration) + 1);

@@ -1,4 +1,5 @@
-/* prepare.c - what a layer's solver derives from H once: live columns, their order, H in panels, damped factors. */
+/* prepare.c - what a layer's solver derives from H once: live columns, their order, H in panels,
+ * damped factors. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,17 +18,19 @@ static ganq_status check_hessian(int64_t K, const float *h) {
     for (int64_t i = 0; i < K; i++) {
         const int64_t j = ganq__find_nonfinite(h + i * K, K);
         if (j >= 0)
-            GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian has a NaN or infinity at row %lld, column %lld",
-                      (long long)i, (long long)j);
+            GANQ_FAIL(GANQ_ERR_NUMERIC,
+                      "the Hessian has a NaN or infinity at row %lld, column %lld", (long long)i,
+                      (long long)j);
         if (h[i * K + i] < 0)
             GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian has %g on its diagonal at %lld, expected >= 0",
                       (double)h[i * K + i], (long long)i);
         if (h[i * K + i] == 0)
             for (int64_t c = 0; c < K; c++)
                 if (h[i * K + c] != 0)
-                    GANQ_FAIL(GANQ_ERR_NUMERIC,
-                              "the Hessian has 0 on its diagonal at %lld but %g at column %lld: no X^T X",
-                              (long long)i, (double)h[i * K + c], (long long)c);
+                    GANQ_FAIL(
+                        GANQ_ERR_NUMERIC,
+                        "the Hessian has 0 on its diagonal at %lld but %g at column %lld: no X^T X",
+                        (long long)i, (double)h[i * K + c], (long long)c);
     }
     return GANQ_OK;
 }
@@ -84,30 +87,42 @@ static ganq_status build_diagonal(ganq__problem *problem, const float *h) {
     if (!problem->diagonals || !problem->inverses)
         return GANQ_ERR_NO_MEMORY;
     for (int64_t k = 0; k < problem->live; k++) {
-        const double value = entry(h, problem->K, 1 / problem->scale, problem->columns[k], problem->columns[k]);
+        const double value =
+            entry(h, problem->K, 1 / problem->scale, problem->columns[k], problem->columns[k]);
         problem->diagonals[k] = (float)value;
         problem->inverses[k] = (float)(1 / value);
     }
     return GANQ_OK;
 }
 
+typedef struct hessian_source {
+    const ganq__problem *problem;
+    const ganq__factor *factor;
+    const float *h;
+    double *lower;
+} hessian_source;
+
+static void fill_panel(void *user, int64_t p, int worker) {
+    const hessian_source *source = user;
+    const ganq__problem *problem = source->problem;
+    float *panel = problem->hessian.data + ganq__panel_origin(&problem->hessian, p);
+    (void)worker;
+    for (int64_t u = 0; u < problem->live; u++)
+        for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j < problem->live; j++)
+            panel[GANQ__PANEL * u + j % GANQ__PANEL] =
+                (float)entry(source->h, problem->K, 1 / problem->scale, problem->columns[u],
+                             problem->columns[j]);
+}
+
 static ganq_status build_hessian(ganq__problem *problem, const float *h) {
-    const int64_t live = problem->live;
-    ganq__panels *panels = &problem->hessian;
-    *panels = (ganq__panels){.K = live, .ld = problem->ld};
-    const int64_t size = ganq__panels_size(live, 0);
-    panels->data = ganq__malloc_aligned((size_t)size, sizeof(float));
-    if (!panels->data)
+    const int64_t size = ganq__panels_size(problem->live, 0);
+    problem->hessian = (ganq__panels){.K = problem->live, .ld = problem->ld};
+    problem->hessian.data = ganq__malloc_aligned((size_t)size, sizeof(float));
+    if (!problem->hessian.data)
         return GANQ_ERR_NO_MEMORY;
-    memset(panels->data, 0, (size_t)size * sizeof(float));
-    for (int64_t p = 0; p < problem->ld / GANQ__PANEL; p++) {
-        float *panel = panels->data + ganq__panel_origin(panels, p);
-        for (int64_t u = 0; u < live; u++)
-            for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j < live; j++)
-                panel[GANQ__PANEL * u + j % GANQ__PANEL] =
-                    (float)entry(h, problem->K, 1 / problem->scale, problem->columns[u],
-                                 problem->columns[j]);
-    }
+    memset(problem->hessian.data, 0, (size_t)size * sizeof(float));
+    hessian_source source = {.problem = problem, .h = h};
+    ganq__parallel_for(problem->ctx->pool, problem->ld / GANQ__PANEL, fill_panel, &source);
     return GANQ_OK;
 }
 
@@ -134,14 +149,20 @@ static ganq_status order_columns(const ganq__problem *problem, ganq__factor *fac
     return GANQ_OK;
 }
 
-static void fill_lower(const ganq__problem *problem, const ganq__factor *factor, const float *h,
-                       double *a) {
-    const int64_t live = problem->live, ld = problem->ld;
-    for (int64_t i = 0; i < live; i++) {
+enum { FILL_ROWS = 64 };
+
+/* Rows of the lower triangle of H + diag(offset) in the factor's order. */
+static void fill_lower(void *user, int64_t item, int worker) {
+    const hessian_source *source = user;
+    const ganq__problem *problem = source->problem;
+    const ganq__factor *factor = source->factor;
+    (void)worker;
+    for (int64_t i = FILL_ROWS * item; i < FILL_ROWS * (item + 1) && i < problem->live; i++) {
+        double *row = source->lower + i * problem->ld;
         for (int64_t j = 0; j <= i; j++)
-            a[i * ld + j] = entry(h, problem->K, 1 / problem->scale, factor->columns[i],
-                                  factor->columns[j]);
-        a[i * ld + i] += factor->offset[i];
+            row[j] = entry(source->h, problem->K, 1 / problem->scale, factor->columns[i],
+                           factor->columns[j]);
+        row[i] += factor->offset[i];
     }
 }
 
@@ -154,9 +175,11 @@ static ganq_status float32_fails(ganq__problem *problem, const float *h, int *re
     float *a;
     GANQ_ALLOC(a, (size_t)(K * K));
     memcpy(a, h, (size_t)(K * K) * sizeof *a);
-    *result = ganq__cholesky_f32(problem->ctx, K, a);
+    int definite = 0;
+    const ganq_status status = ganq__cholesky_f32(problem->ctx, K, a, &definite);
     ganq__free(a);
-    return *result < 0 ? GANQ_ERR_NO_MEMORY : GANQ_OK;
+    *result = !definite;
+    return status;
 }
 
 /* The paper's offset max(sum_j |H_ij| - 2 H_ii, 1e-8), in the order of the factor. */
@@ -166,12 +189,13 @@ static void dominance_offset(const ganq__problem *problem, ganq__factor *factor,
         double sum = 0;
         for (int64_t j = 0; j < problem->K; j++)
             sum += fabs(entry(h, problem->K, 1, row, j));
-        factor->offset[i] = fmax(sum - 2 * entry(h, problem->K, 1, row, row), 1e-8) / problem->scale;
+        factor->offset[i] =
+            fmax(sum - 2 * entry(h, problem->K, 1, row, row), 1e-8) / problem->scale;
     }
 }
 
 static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, const float *h,
-                                ganq__damping_kind kind) {
+                                ganq__damping_kind kind, double progress) {
     const int64_t live = problem->live, ld = problem->ld;
     factor->columns = ganq__malloc((size_t)live, sizeof(int32_t));
     factor->live_index = ganq__malloc((size_t)live, sizeof(int32_t));
@@ -202,19 +226,22 @@ static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, co
     double *a;
     GANQ_ALLOC(a, (size_t)(ld * ld));
     memset(a, 0, (size_t)(ld * ld) * sizeof *a);
-    int failed = 1;
+    int definite = 0;
+    ganq_status status = GANQ_OK;
     /* H may be far from what X^T X can be; enough on the diagonal always helps. */
-    for (int attempt = 0; failed == 1 && attempt < 60; attempt++) {
+    for (int attempt = 0; status == GANQ_OK && !definite && attempt < 60; attempt++) {
         if (attempt > 0) {
             const double grown = factor->damping > 0 ? factor->damping * 10 : 1e-6;
             for (int64_t k = 0; k < live; k++)
                 factor->offset[k] += (grown - factor->damping) * mean;
             factor->damping = grown;
         }
-        fill_lower(problem, factor, h, a);
-        failed = ganq__cholesky(problem->ctx, problem->ops, live, a, ld);
+        hessian_source source = {problem, factor, h, a};
+        ganq__parallel_for(problem->ctx->pool, (live + FILL_ROWS - 1) / FILL_ROWS, fill_lower,
+                           &source);
+        status = ganq__cholesky(problem->ctx, problem->ops, live, a, ld, progress, &definite);
     }
-    if (failed == 0) {
+    if (status == GANQ_OK && definite) {
         memset(factor->lower.data, 0, (size_t)size * sizeof(float));
         for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
             float *panel = factor->lower.data + ganq__panel_origin(&factor->lower, p);
@@ -226,9 +253,10 @@ static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, co
             factor->inverse[k] = (float)(1 / a[k * ld + k]);
     }
     ganq__free(a);
-    if (failed > 0)
-        GANQ_FAIL(GANQ_ERR_NUMERIC, "the Hessian cannot be factored, whatever is added to its diagonal");
-    return failed < 0 ? GANQ_ERR_NO_MEMORY : GANQ_OK;
+    if (status == GANQ_OK && !definite)
+        GANQ_FAIL(GANQ_ERR_NUMERIC,
+                  "the Hessian cannot be factored, whatever is added to its diagonal");
+    return status;
 }
 
 ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
@@ -260,7 +288,8 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
         ganq__factor *factor = &problem->factors[problem->factor_count++];
         factor->ordered = plan->factors[i].ordered;
         factor->damping = plan->factors[i].damping;
-        GANQ_TRY(build_factor(problem, factor, h, plan->factors[i].kind));
+        GANQ_TRY(
+            build_factor(problem, factor, h, plan->factors[i].kind, 0.05 * i / plan->factor_count));
         if (factor->ordered && (problem->exact_factor < 0 ||
                                 factor->damping < problem->factors[problem->exact_factor].damping))
             problem->exact_factor = i;

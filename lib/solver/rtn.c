@@ -19,7 +19,7 @@ static void round_rows(void *user, int64_t item, int worker) {
     ganq__result *result = user;
     ganq__problem *problem = result->problem;
     const int64_t K = problem->K, per_tile = ganq__tile_rows(K);
-    if (ganq__problem_pause(problem, worker, 0))
+    if (ganq__problem_pause(problem, worker))
         return;
     double *scratch = ganq__malloc((size_t)(3 * K), sizeof *scratch);
     float *values = ganq__malloc((size_t)K, sizeof *values);

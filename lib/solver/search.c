@@ -10,7 +10,9 @@ static uint64_t next_random(uint64_t *state) {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
-static double next_uniform(uint64_t *state) { return (double)(next_random(state) >> 11) * 0x1p-53; }
+static double next_uniform(uint64_t *state) {
+    return (double)(next_random(state) >> 11) * 0x1p-53;
+}
 
 /* Every entry moves by up to `part` of the distance to its neighbors. */
 static void shake_table(ganq__trial_table *table, int levels, double part, uint64_t *random) {
@@ -41,7 +43,8 @@ static void move_entry(ganq__trial_table *table, int levels, uint64_t *random) {
 }
 
 /* One column in `every` goes to a neighboring entry. */
-static void shake_codes(uint8_t *codes, int64_t count, int levels, uint64_t every, uint64_t *random) {
+static void shake_codes(uint8_t *codes, int64_t count, int levels, uint64_t every,
+                        uint64_t *random) {
     for (int64_t k = 0; k < count; k++) {
         const uint64_t r = next_random(random);
         if (r % every != 0)
@@ -54,8 +57,8 @@ static void shake_codes(uint8_t *codes, int64_t count, int levels, uint64_t ever
     }
 }
 
-int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64_t seed, int variant,
-                 ganq__trial *trial) {
+int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64_t seed,
+                 int variant, ganq__trial *trial) {
     uint64_t random = seed + 0x632be59bd9b4e019u * (uint64_t)(variant + 1);
     next_random(&random);
     const int levels = problem->levels;

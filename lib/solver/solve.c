@@ -7,17 +7,18 @@
 #include "dtype.h"
 #include "internal.h"
 
-/* Small layers need several tiles to keep the threads busy; at large K a factor that is read from memory should serve
- * many rows. */
-int64_t ganq__tile_rows(int64_t K) { return K <= 768 ? 16 : 64; }
+/* Small layers need several tiles to keep the threads busy; at large K a factor that is read from
+ * memory should serve many rows. */
+int64_t ganq__tile_rows(int64_t K) {
+    return K <= 768 ? 16 : 64;
+}
 
-int ganq__problem_pause(ganq__problem *problem, int worker, double part) {
-    (void)part;
+int ganq__problem_pause(ganq__problem *problem, int worker) {
     if (worker == 0 && !atomic_load_explicit(&problem->canceled, memory_order_relaxed)) {
         const double done = (double)atomic_load(&problem->tiles_done) / (double)problem->tiles;
         const ganq_status status = ganq__progress_tick(
-            problem->ctx, problem->progress_from +
-                              (problem->progress_to - problem->progress_from) * (done < 1 ? done : 1));
+            problem->ctx, problem->progress_from + (problem->progress_to - problem->progress_from) *
+                                                       (done < 1 ? done : 1));
         if (status != GANQ_OK) {
             problem->status = status;
             atomic_store(&problem->canceled, 1);
@@ -51,7 +52,7 @@ uint64_t ganq__row_hash(const ganq__problem *problem, int64_t row) {
 }
 
 void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,
-                          uint8_t *codes) {
+                         uint8_t *codes) {
     const float *w = problem->w + row * problem->K;
     for (int64_t k = 0; k < problem->K; k++) {
         int best = 0;
@@ -66,15 +67,17 @@ void ganq__store_table(ganq__result *result, int64_t row, const ganq__trial_tabl
                        const ganq__frame *frame) {
     const int levels = result->problem->levels;
     for (int s = 0; s < levels; s++)
-        result->lut[row * levels + s] = (float)((double)table->value[s] / frame->scale + frame->shift);
+        result->lut[row * levels + s] =
+            (float)((double)table->value[s] / frame->scale + frame->shift);
 }
 
 static ganq_status check_weights(int64_t N, int64_t K, const float *w) {
     for (int64_t n = 0; n < N; n++) {
         const int64_t k = ganq__find_nonfinite(w + n * K, K);
         if (k >= 0)
-            GANQ_FAIL(GANQ_ERR_NUMERIC, "the weights have a NaN or infinity at row %lld, column %lld",
-                      (long long)n, (long long)k);
+            GANQ_FAIL(GANQ_ERR_NUMERIC,
+                      "the weights have a NaN or infinity at row %lld, column %lld", (long long)n,
+                      (long long)k);
     }
     return GANQ_OK;
 }
@@ -97,7 +100,8 @@ ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn f
     ganq__parallel_for(problem->ctx->pool, tiles, fn, user);
     /* The message of a worker stays in its thread. */
     if (atomic_load(&problem->failed))
-        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "out of memory for the working data of %lld rows of %lld weights",
+        GANQ_FAIL(GANQ_ERR_NO_MEMORY,
+                  "out of memory for the working data of %lld rows of %lld weights",
                   (long long)ganq__tile_rows(problem->K), (long long)problem->K);
     return problem->status;
 }
@@ -144,9 +148,11 @@ static void write_note(const ganq__problem *problem, const ganq__plan *plan, gan
     size_t used = 0;
     const size_t size = sizeof out->note;
     if (plan->literal && problem->bits == 2)
-        used += (size_t)snprintf(note, size, "start table for 2 bits is ours: quantiles 0, 1/3, 2/3, 1");
+        used += (size_t)snprintf(note, size,
+                                 "start table for 2 bits is ours: quantiles 0, 1/3, 2/3, 1");
     if (problem->offset_added)
-        used += (size_t)snprintf(note + used, size - used, "%sdiagonal offset added", used ? "; " : "");
+        used +=
+            (size_t)snprintf(note + used, size - used, "%sdiagonal offset added", used ? "; " : "");
     for (int i = 0; i < problem->factor_count && !plan->literal; i++)
         if (problem->factors[i].damping > plan->factors[i].damping * 1.001) {
             used += (size_t)snprintf(note + used, size - used, "%sdamping raised from %g to %g",

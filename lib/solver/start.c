@@ -1,12 +1,13 @@
-/* start.c - start tables: where the alternation begins decides where it ends, so a row is tried from several. */
+/* start.c - start tables: where the alternation begins decides where it ends, so a row is tried
+ * from several. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-/* Above this many values, k-means works on as many weighted means of neighbors: the dynamic program below takes
- * levels * n * log n steps, and finer points no longer move the result. */
+/* Above this many values, k-means works on as many weighted means of neighbors: the dynamic program
+ * below takes levels * n * log n steps, and finer points no longer move the result. */
 enum { POINTS_MAX = 512 };
 
 static int compare_doubles(const void *a, const void *b) {
@@ -28,8 +29,9 @@ static void spread(double *table, int count, double from, double to) {
         table[s] = s + 1 < count ? from + (to - from) * s / (count - 1) : to;
 }
 
-/* The released start tables: 4 bits, [3,5,5,3] levels over quarters of [min,max]; 3 bits, [2,4,2] over the row
- * quantiles 0, .2, .8, 1. There is none for 2 bits; ours are the quantiles 0, 1/3, 2/3, 1. */
+/* The released start tables: 4 bits, [3,5,5,3] levels over quarters of [min,max]; 3 bits, [2,4,2]
+ * over the row quantiles 0, .2, .8, 1. There is none for 2 bits; ours are the quantiles 0, 1/3,
+ * 2/3, 1. */
 static void piecewise(int levels, int64_t count, const double *sorted, double *table) {
     const double low = sorted[0], range = sorted[count - 1] - low;
     if (levels == 16) {
@@ -67,8 +69,8 @@ typedef struct kmeans_layer {
     int16_t *split; /* where the last cluster begins */
 } kmeans_layer;
 
-/* Best split of [0, j) for j in [low, high], known to lie in [from, to]: splits grow with j, so each half of the range
- * searches only on its side of the middle's split. */
+/* Best split of [0, j) for j in [low, high], known to lie in [from, to]: splits grow with j, so
+ * each half of the range searches only on its side of the middle's split. */
 static void kmeans_fill(const kmeans_layer *layer, int low, int high, int from, int to) {
     if (low > high)
         return;
@@ -88,8 +90,8 @@ static void kmeans_fill(const kmeans_layer *layer, int low, int high, int from, 
     kmeans_fill(layer, j + 1, high, best_i, to);
 }
 
-/* Sorted points [n] with positive weights; n <= POINTS_MAX. Table ascending; entries beyond the number of points repeat
- * the last. */
+/* Sorted points [n] with positive weights; n <= POINTS_MAX. Table ascending; entries beyond the
+ * number of points repeat the last. */
 static void kmeans(int levels, int n, const double *points, const double *weights, double *table) {
     prefix_sum sums[POINTS_MAX + 1];
     double costs[2][POINTS_MAX + 1];
@@ -127,8 +129,8 @@ static void kmeans(int levels, int n, const double *points, const double *weight
         table[s] = table[clusters - 1];
 }
 
-/* Sorts (value, weight) pairs by value and merges them to at most POINTS_MAX of about equal count; equal values always
- * share a point. Returns the number of points. pairs [count]. */
+/* Sorts (value, weight) pairs by value and merges them to at most POINTS_MAX of about equal count;
+ * equal values always share a point. Returns the number of points. pairs [count]. */
 typedef struct weighted_value {
     double value, weight;
 } weighted_value;
@@ -167,8 +169,8 @@ void ganq__start_table(const ganq__start *start, int levels, int64_t count, cons
         weighted_value *pairs = (weighted_value *)scratch;
         double points[POINTS_MAX], merged[POINTS_MAX];
         for (int64_t i = 0; i < count; i++)
-            pairs[i] = (weighted_value){values[i],
-                                        start->parameter > 0 ? pow(weights[i], start->parameter) : 1};
+            pairs[i] = (weighted_value){
+                values[i], start->parameter > 0 ? pow(weights[i], start->parameter) : 1};
         const int n = merge_points(pairs, count, points, merged);
         kmeans(levels, n, points, merged, table);
         return;

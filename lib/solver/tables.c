@@ -22,7 +22,8 @@ void ganq__table_set(ganq__trial_table *table, int levels, const double *values,
     for (int s = levels; s < L; s++)
         table->value[s] = table->value[levels - 1];
     for (int s = 0; s < L; s++)
-        table->middle[s] = s + 1 < levels ? 0.5f * (table->value[s] + table->value[s + 1]) : INFINITY;
+        table->middle[s] =
+            s + 1 < levels ? 0.5f * (table->value[s] + table->value[s + 1]) : INFINITY;
 }
 
 void ganq__table_close_duplicates(ganq__trial_table *table, int levels) {
@@ -31,8 +32,9 @@ void ganq__table_close_duplicates(ganq__trial_table *table, int levels) {
             table->middle[s] = table->middle[s + 1];
 }
 
-/* The gram matrix comes from float32 sums: what is smaller than this, relative to its diagonal, may be rounding, and a
- * step along it would be as large as it is meaningless (inputs of low rank do that). */
+/* The gram matrix comes from float32 sums: what is smaller than this, relative to its diagonal, may
+ * be rounding, and a step along it would be as large as it is meaningless (inputs of low rank do
+ * that). */
 #define NOISE 1e-5
 
 /* a = C C^T in place (lower), n x n with stride L. Non-zero when a pivot is lost to rounding. */
@@ -54,7 +56,8 @@ static int cholesky(int n, double a[L][L]) {
     return 0;
 }
 
-/* x = a^+ b through the eigenvalues of a (Jacobi rotations): for systems without a unique solution. a is overwritten. */
+/* x = a^+ b through the eigenvalues of a (Jacobi rotations): for systems without a unique solution.
+ * a is overwritten. */
 static void solve_least_norm(int n, double a[L][L], const double *b, double *x) {
     double v[L][L] = {{0}};
     double scale = 0;

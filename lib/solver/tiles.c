@@ -1,5 +1,5 @@
-/* tiles.c - our recipes: in a tile of rows every path of every row is tried for a while, the best go on, the best of those
- * are refined by coordinate descent. */
+/* tiles.c - our recipes: in a tile of rows every path of every row is tried for a while, the best
+ * go on, the best of those are refined by coordinate descent. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +12,12 @@ typedef struct tile {
     ganq__batch *batch;
     int worker;
     int64_t first_row, rows, paths;
-    ganq__frame *frames;     /* [rows]                                        */
-    ganq__trial *trials;     /* [rows, paths], each row's best first          */
-    ganq__trial **list;      /* [rows * paths]                                */
-    uint8_t *codes;          /* [rows * paths, ld]                            */
-    double *traces;          /* [rows * paths, slots]                         */
-    float *values;           /* [K]                                           */
+    ganq__frame *frames; /* [rows]                                        */
+    ganq__trial *trials; /* [rows, paths], each row's best first          */
+    ganq__trial **list;  /* [rows * paths]                                */
+    uint8_t *codes;      /* [rows * paths, ld]                            */
+    double *traces;      /* [rows * paths, slots]                         */
+    float *values;       /* [K]                                           */
     double *weights, *scratch;
 } tile;
 
@@ -42,8 +42,8 @@ static int tile_create(tile *t, int slots) {
     t->values = ganq__malloc(K, sizeof *t->values);
     t->weights = ganq__malloc(K, sizeof *t->weights);
     t->scratch = ganq__malloc(3 * K, sizeof *t->scratch);
-    if (!t->frames || !t->trials || !t->list || !t->codes || !t->traces || !t->values || !t->weights ||
-        !t->scratch)
+    if (!t->frames || !t->trials || !t->list || !t->codes || !t->traces || !t->values ||
+        !t->weights || !t->scratch)
         return 0;
     for (size_t i = 0; i < count; i++) {
         t->trials[i].codes = t->codes + i * (size_t)t->problem->ld;
@@ -65,9 +65,10 @@ static void start_row(tile *t, int64_t i) {
         t->weights[k] = problem->diagonals[k];
     for (int s = 0; s < (problem->diagonal ? 1 : plan->start_count); s++) {
         double values[GANQ__LEVELS];
-        const ganq__start best = {GANQ__START_KMEANS, 1}; /* the solution itself, if H is diagonal */
-        ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count, t->values,
-                          t->weights, t->scratch, values);
+        const ganq__start best = {GANQ__START_KMEANS,
+                                  1}; /* the solution itself, if H is diagonal */
+        ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count,
+                          t->values, t->weights, t->scratch, values);
         const int factors = problem->diagonal ? 1 : problem->factor_count;
         for (int f = 0; f < factors; f++) {
             ganq__trial *trial = &t->trials[i * t->paths + s * factors + f];
@@ -96,8 +97,8 @@ static void rank_trials(tile *t, int64_t count) {
             qsort(t->trials + i * t->paths, (size_t)count, sizeof *t->trials, compare_trials);
 }
 
-/* The same, and only the best `kept` of `count` trials stay open, with the first path (start 0, factor 0) behind them
- * wherever it ranks. Returns how many go on at most. */
+/* The same, and only the best `kept` of `count` trials stay open, with the first path (start 0,
+ * factor 0) behind them wherever it ranks. Returns how many go on at most. */
 static int64_t select_trials(tile *t, int64_t count, int64_t kept) {
     rank_trials(t, count);
     if (kept >= count)
@@ -150,8 +151,8 @@ static void descend_tile(tile *t, int64_t begin, int64_t end) {
 
 /* ---- search ---- */
 
-/* Changed copies of each row's best, settled again, one generation after the other; the best of all stays first. Copies
- * that go through alternations use the factors in turn. */
+/* Changed copies of each row's best, settled again, one generation after the other; the best of all
+ * stays first. Copies that go through alternations use the factors in turn. */
 static void search_tile(tile *t) {
     const ganq__problem *problem = t->problem;
     const int offspring = t->plan->offspring;
@@ -168,8 +169,8 @@ static void search_tile(tile *t) {
                 trials[p].open = 1;
                 trials[p].start = p;
                 trials[p].error = INFINITY;
-                trials[p].factor = needs[p] > 0 ? (p + generation) % problem->factor_count
-                                                : problem->exact_factor;
+                trials[p].factor =
+                    needs[p] > 0 ? (p + generation) % problem->factor_count : problem->exact_factor;
             }
         }
         for (int p = 1; p <= offspring; p++)
@@ -198,7 +199,8 @@ static void start_without(tile *t, int64_t i, ganq__trial *trial, double power, 
     for (int64_t k = 0; k < problem->live; k++)
         t->weights[k] = problem->diagonals[k];
     memset(trial->codes, 0, (size_t)problem->live);
-    ganq__mark_extremes(problem->live, t->values, t->weights, power, marks, t->scratch, trial->codes);
+    ganq__mark_extremes(problem->live, t->values, t->weights, power, marks, t->scratch,
+                        trial->codes);
     int64_t left = 0;
     for (int64_t k = 0; k < problem->live; k++)
         if (trial->codes[k] != GANQ__EXACT) {
@@ -230,8 +232,8 @@ static void settle_diagonal(tile *t, int64_t i, ganq__trial *trial) {
         trial->error += trial->codes[k] == GANQ__EXACT ? 0 : t->weights[k];
 }
 
-/* The row's winner and two fresh starts, each with `outliers` columns exact in the end; codes by live number. The
- * winner's error only falls, so outliers never make a row worse. */
+/* The row's winner and two fresh starts, each with `outliers` columns exact in the end; codes by
+ * live number. The winner's error only falls, so outliers never make a row worse. */
 static void solve_outliers(tile *t) {
     const ganq__problem *problem = t->problem;
     for (int64_t i = 0; i < t->rows; i++) {
@@ -244,9 +246,9 @@ static void solve_outliers(tile *t) {
             trials[p].row = trials[0].row;
             trials[p].factor = problem->exact_factor; /* its places are the live numbers */
             if (p > 0) {
-                const int64_t marks = problem->diagonal                        ? count
+                const int64_t marks = problem->diagonal                     ? count
                                       : SURPLUS * count < problem->live / 2 ? SURPLUS * count
-                                                                               : count;
+                                                                            : count;
                 trials[p].start = (int)p;
                 trials[p].error = INFINITY;
                 start_without(t, i, &trials[p], p == 1 ? 0 : 0.5, marks);
@@ -262,7 +264,8 @@ static void solve_outliers(tile *t) {
     rank_trials(t, OUTLIER_TRIALS);
 }
 
-/* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the last one. */
+/* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the
+ * last one. */
 static void store_trace(const tile *t, ganq__result *result, int64_t i) {
     const ganq__trial *trial = &t->trials[i * t->paths];
     const double scale = t->frames[i].scale;
@@ -290,14 +293,17 @@ static void store_row(const tile *t, ganq__result *result, int64_t i) {
     const int64_t row = t->first_row + i;
     uint8_t *codes = result->codes + row * problem->K;
     ganq__store_table(result, row, &trial->best, &t->frames[i]);
-    ganq__nearest_codes(problem, row, result->lut + row * problem->levels, codes); /* dead columns */
+    ganq__nearest_codes(problem, row, result->lut + row * problem->levels,
+                        codes); /* dead columns */
     if (problem->diagonal && trial->outliers == 0)
         return;
     for (int64_t k = 0; k < problem->live; k++)
         codes[problem->columns[k]] = trial->codes[k];
 }
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
 static void solve_tile(void *user, int64_t item, int worker) {
     ganq__result *result = user;
@@ -312,7 +318,7 @@ static void solve_tile(void *user, int64_t item, int worker) {
               .first_row = first,
               .rows = problem->N - first < per_tile ? problem->N - first : per_tile,
               .paths = most(paths, most(OUTLIER_TRIALS, plan->offspring + 1))};
-    if (ganq__problem_pause(problem, worker, 0))
+    if (ganq__problem_pause(problem, worker))
         return;
     if (!tile_create(&t, result->slots)) {
         ganq__tile_failed(problem);

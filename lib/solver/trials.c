@@ -1,9 +1,11 @@
-/* trials.c - batches of trials: working memory, and the alternation of codes and tables (paper, algorithm 1).
+/* trials.c - batches of trials: working memory, and the alternation of codes and tables (paper,
+ * algorithm 1).
  *
- * Everything goes through the factor H + D = L L^T (D: damping or offset). With r = e L, which the S-step leaves behind,
- * e (H + D) e^T = |r|^2: no large terms cancel, float32 sums are enough. The table step is solved for the change of the
- * table, (S (H+D) S^T) step = S (H+D) e^T, by which |r|^2 falls by slope . step; t = (w H S^T)(S H S^T)^+ (eq. 6) is the
- * same table without the cancellation of w H S^T. The plain error is |r|^2 - sum_k D_k e_k^2. */
+ * Everything goes through the factor H + D = L L^T (D: damping or offset). With r = e L, which the
+ * S-step leaves behind, e (H + D) e^T = |r|^2: no large terms cancel, float32 sums are enough. The
+ * table step is solved for the change of the table, (S (H+D) S^T) step = S (H+D) e^T, by which
+ * |r|^2 falls by slope . step; t = (w H S^T)(S H S^T)^+ (eq. 6) is the same table without the
+ * cancellation of w H S^T. The plain error is |r|^2 - sum_k D_k e_k^2. */
 #include <math.h>
 #include <string.h>
 
@@ -25,8 +27,8 @@ ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, g
     batch->energy = ganq__malloc_aligned(n, sizeof(double));
     batch->change = ganq__malloc_aligned(n, sizeof(double));
     batch->moves = ganq__malloc_aligned(n, sizeof(int64_t));
-    batch->scratch = ganq__malloc_aligned(
-        (size_t)problem->ops->gram_scratch(problem->live, capacity), 1);
+    batch->scratch =
+        ganq__malloc_aligned((size_t)problem->ops->gram_scratch(problem->live, capacity), 1);
     if (!batch->w || !batch->e || !batch->g || !batch->exact || !batch->codes || !batch->tables ||
         !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves ||
         !batch->scratch)
@@ -69,14 +71,15 @@ static double offset_error(const ganq__factor *factor, int64_t live, const float
     return sum;
 }
 
-static void keep(ganq__trial *trial, const ganq__trial_table *table, const uint8_t *codes, int64_t live,
-                 double error) {
+static void keep(ganq__trial *trial, const ganq__trial_table *table, const uint8_t *codes,
+                 int64_t live, double error) {
     trial->error = error;
     trial->best = *table;
     memcpy(trial->codes, codes, (size_t)live);
 }
 
-/* The table after a step. Codes are not renumbered when `place` says that entries changed places. */
+/* The table after a step. Codes are not renumbered when `place` says that entries changed places.
+ */
 static void move_table(ganq__trial_table *table, int levels, const double *step, uint8_t *place) {
     double values[GANQ__LEVELS];
     for (int s = 0; s < levels; s++)
@@ -104,15 +107,15 @@ static void subtract_table(const ganq__trial_table *table, const uint8_t *codes,
 }
 
 void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
-                     const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
-                     int from, int to, int worker) {
+                     const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                     int64_t count, int from, int to, int worker) {
     const ganq__solver_ops *ops = problem->ops;
     const int64_t live = problem->live, ld = problem->ld;
     const int levels = problem->levels;
     const ganq__factor *factor = &problem->factors[trials[0]->factor];
     for (int64_t i = 0; i < count; i++) {
-        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row], factor->columns,
-                         batch->w + i * ld);
+        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row],
+                         factor->columns, batch->w + i * ld);
         batch->tables[i] = trials[i]->table;
         memset(batch->codes + i * ld, 0, (size_t)ld);
         for (int64_t k = 0; trials[i]->outliers > 0 && k < live; k++)
@@ -120,7 +123,7 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
                 batch->codes[i * ld + k] = GANQ__EXACT;
     }
     for (int iteration = from; iteration < to; iteration++) {
-        if (ganq__problem_pause(problem, worker, -1))
+        if (ganq__problem_pause(problem, worker))
             return;
         ops->assign(&factor->lower, factor->inverse, count, batch->w, batch->tables, batch->codes,
                     batch->e, batch->g);
@@ -144,8 +147,9 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             count_codes(codes, live, used);
             for (int s = 0; s < levels; s++)
                 slope[s] = batch->slope[i * GANQ__LEVELS + s];
-            const double fall = ganq__table_step(
-                levels, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS, no_offset, used, slope, step);
+            const double fall =
+                ganq__table_step(levels, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS, no_offset,
+                                 used, slope, step);
             for (int s = 0; s < levels && plan->literal; s++)
                 if (used[s] == 0) /* what the pseudo-inverse gives */
                     step[s] = -(double)batch->tables[i].value[s];
@@ -177,10 +181,11 @@ void ganq__measure(const ganq__problem *problem, ganq__batch *batch, int64_t cou
     }
 }
 
-/* The table step with the undamped H: gram = S L L^T S^T less the segmented sums of D, slope = S g. A step that raises
- * the error is not taken. Returns by how much the error changed. */
-static double exact_table_step(const ganq__problem *problem, const ganq__factor *factor, float *gram,
-                               const float *g, ganq__trial_table *table, uint8_t *codes) {
+/* The table step with the undamped H: gram = S L L^T S^T less the segmented sums of D, slope = S g.
+ * A step that raises the error is not taken. Returns by how much the error changed. */
+static double exact_table_step(const ganq__problem *problem, const ganq__factor *factor,
+                               float *gram, const float *g, ganq__trial_table *table,
+                               uint8_t *codes) {
     const int64_t live = problem->live;
     const int levels = problem->levels;
     int64_t used[GANQ__LEVELS];
@@ -232,8 +237,8 @@ static void move_trial(ganq__batch *batch, ganq__trial **trials, double *errors,
     errors[to] = errors[from];
 }
 
-/* Sweeps until a sweep changes no code, at most `sweeps`; batch->change gets the change of the error, batch->moves the
- * codes changed in all. */
+/* Sweeps until a sweep changes no code, at most `sweeps`; batch->change gets the change of the
+ * error, batch->moves the codes changed in all. */
 static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
                           int worker) {
     int64_t moves[256];
@@ -242,10 +247,11 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
         batch->moves[i] = 0;
     }
     for (int sweep = 0; sweep < sweeps; sweep++) {
-        if (ganq__problem_pause(problem, worker, -1))
+        if (ganq__problem_pause(problem, worker))
             return;
-        problem->ops->sweep(&problem->hessian, problem->diagonals, problem->inverses, count, batch->w,
-                            batch->tables, batch->codes, batch->e, batch->g, batch->change, moves);
+        problem->ops->sweep(&problem->hessian, problem->diagonals, problem->inverses, count,
+                            batch->w, batch->tables, batch->codes, batch->e, batch->g,
+                            batch->change, moves);
         int64_t total = 0;
         for (int64_t i = 0; i < count; i++) {
             batch->moves[i] += moves[i];
@@ -256,7 +262,8 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
     }
 }
 
-void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps, int worker) {
+void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
+                  int worker) {
     for (int64_t i = 0; i < count; i++)
         subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
                        batch->w + i * batch->ld, batch->e + i * batch->ld);
@@ -265,16 +272,16 @@ void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int
 }
 
 void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
-                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials, int64_t count,
-                   int worker) {
+                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                   int64_t count, int worker) {
     const ganq__solver_ops *ops = problem->ops;
     const ganq__factor *factor = &problem->factors[problem->exact_factor];
     const int64_t live = problem->live, ld = problem->ld;
     double errors[256];
     for (int64_t i = 0; i < count; i++) {
         const ganq__factor *own = &problem->factors[trials[i]->factor];
-        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row], problem->columns,
-                         batch->w + i * ld);
+        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row],
+                         problem->columns, batch->w + i * ld);
         batch->tables[i] = trials[i]->best;
         memset(batch->codes + i * ld, 0, (size_t)ld);
         for (int64_t k = 0; k < live; k++)
@@ -295,16 +302,15 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
             ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL,
                       batch->scratch);
             for (int64_t i = 0; i < count; i++) {
-                errors[i] += exact_table_step(problem, factor,
-                                              batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
-                                              batch->g + i * ld, &batch->tables[i],
-                                              batch->codes + i * ld);
+                errors[i] +=
+                    exact_table_step(problem, factor, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
+                                     batch->g + i * ld, &batch->tables[i], batch->codes + i * ld);
                 trials[i]->trace[ganq__slot_descent(plan, round) - 1] = errors[i];
                 subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
                                batch->e + i * ld);
             }
         }
-        if (ganq__problem_pause(problem, worker, -1))
+        if (ganq__problem_pause(problem, worker))
             return;
         ops->product(&problem->hessian, count, batch->e, batch->g);
         descend_codes(problem, batch, count, plan->sweeps, worker);

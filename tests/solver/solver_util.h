@@ -1,4 +1,5 @@
-/* solver_util.h - what the solver's tests share: contexts, synthetic layers, checks that hold for every solution. */
+/* solver_util.h - what the solver's tests share: contexts, synthetic layers, checks that hold for
+ * every solution. */
 #ifndef GANQ_TESTS_SOLVER_UTIL_H
 #define GANQ_TESTS_SOLVER_UTIL_H
 
@@ -31,13 +32,15 @@ static inline float random_float(uint32_t *state) { /* [-1, 1), xorshift32 */
     return (float)(*state >> 8) / (1 << 23) - 1;
 }
 
-/* A layer with heavy-tailed weights and H = X^T X of `tokens` correlated inputs of different size. */
+/* A layer with heavy-tailed weights and H = X^T X of `tokens` correlated inputs of different size.
+ */
 typedef struct layer {
     int64_t N, K;
     float *w, *h;
 } layer;
 static inline layer make_layer(int64_t N, int64_t K, int64_t tokens, uint32_t seed) {
-    layer l = {N, K, malloc((size_t)(N * K) * sizeof(float)), calloc((size_t)(K * K), sizeof(float))};
+    layer l = {N, K, malloc((size_t)(N * K) * sizeof(float)),
+               calloc((size_t)(K * K), sizeof(float))};
     float *x = malloc((size_t)K * sizeof(float));
     ck_assert(l.w && l.h && x);
     uint32_t state = seed * 2654435761u + 1;
@@ -87,7 +90,8 @@ static inline float *dequantize(const ganq__solution *s) {
     return w;
 }
 
-/* Codes in range, tables ascending and of their type, outliers in order, error and norm as ganq__objective finds them. */
+/* Codes in range, tables ascending and of their type, outliers in order, error and norm as
+ * ganq__objective finds them. */
 static inline void check_solution(ganq_context *ctx, const layer *l, const float *h,
                                   const ganq__solution *s) {
     for (int64_t i = 0; i < s->N * s->K; i++)

@@ -7,7 +7,9 @@ typedef struct edge_case {
     void (*change)(layer *l);
 } edge_case;
 
-static void keep(layer *l) { (void)l; }
+static void keep(layer *l) {
+    (void)l;
+}
 static void dead_inputs(layer *l) {
     for (int64_t d = 0; d < l->K; d += 3)
         for (int64_t k = 0; k < l->K; k++)
@@ -18,7 +20,9 @@ static void one_live_input(layer *l) {
         if (i != 5 * l->K + 5)
             l->h[i] = 0;
 }
-static void zero_hessian(layer *l) { memset(l->h, 0, (size_t)(l->K * l->K) * sizeof(float)); }
+static void zero_hessian(layer *l) {
+    memset(l->h, 0, (size_t)(l->K * l->K) * sizeof(float));
+}
 static void diagonal_hessian(layer *l) {
     for (int64_t i = 0; i < l->K; i++)
         for (int64_t k = 0; k < l->K; k++)
@@ -42,7 +46,9 @@ static void huge_outliers(layer *l) {
     for (int64_t n = 0; n < l->N; n++)
         l->w[n * l->K + n % l->K] = n % 2 ? 9e3f : -1e4f;
 }
-static void beyond_f16(layer *l) { l->w[0] = 3e6f; }
+static void beyond_f16(layer *l) {
+    l->w[0] = 3e6f;
+}
 static void tiny_weights(layer *l) {
     for (int64_t i = 0; i < l->N * l->K; i++)
         l->w[i] *= 1e-30f;
@@ -177,12 +183,15 @@ START_TEST(test_bad_numbers) {
     ganq_quantize_options o = make_options(4, 0);
     ganq__solution s = {0};
     l.w[3 * 12 + 7] = NAN;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "row 3, column 7");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC,
+                  "row 3, column 7");
     l.w[3 * 12 + 7] = -INFINITY;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, NULL, &o, &s), GANQ_ERR_NUMERIC, "row 3, column 7");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, NULL, &o, &s), GANQ_ERR_NUMERIC,
+                  "row 3, column 7");
     l.w[3 * 12 + 7] = 0;
     l.h[2 * 12 + 5] = NAN;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "row 2, column 5");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC,
+                  "row 2, column 5");
     l.h[2 * 12 + 5] = 0;
     l.h[4 * 12 + 4] = -1;
     ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
@@ -194,7 +203,8 @@ START_TEST(test_bad_numbers) {
 }
 END_TEST
 
-/* No X^T X, but finite and with a positive diagonal: damping grows until it can be factored, and the note says so. */
+/* No X^T X, but finite and with a positive diagonal: damping grows until it can be factored, and
+ * the note says so. */
 START_TEST(test_indefinite) {
     ganq_context *ctx = open_context(1);
     layer l = make_layer(5, 20, 40, 3);

@@ -1,5 +1,5 @@
-/* The solver's figures on real layers ($GANQ_TEST_DATA/layers); skipped without them. Bounds are a few percent above what
- * was measured (docs/solver.md): a fall in quality fails here. */
+/* The solver's figures on real layers ($GANQ_TEST_DATA/layers); skipped without them. Bounds are a
+ * few percent above what was measured (docs/solver.md): a fall in quality fails here. */
 #include "safetensors.h"
 #include "solver_util.h"
 
@@ -16,7 +16,8 @@ static ganq__tensors *open_layers(const char *name) {
 
 static layer load_layer(const ganq__tensors *tensors, const char *weight, const char *hessian,
                         int64_t rows) {
-    const ganq__tensor *w = ganq__tensors_find(tensors, weight), *h = ganq__tensors_find(tensors, hessian);
+    const ganq__tensor *w = ganq__tensors_find(tensors, weight),
+                       *h = ganq__tensors_find(tensors, hessian);
     ck_assert_msg(w && h, "%s or %s is missing", weight, hessian);
     layer l = {rows > 0 && rows < w->shape[0] ? rows : w->shape[0], w->shape[1], NULL, NULL};
     ck_ganq_ok(ganq__tensor_to_f32(w, &l.w));
@@ -29,9 +30,9 @@ static void drop_layer(layer *l) {
 }
 
 static double stories_error(ganq_context *ctx, const ganq__tensors *tensors, int bits, int recipe) {
-    static const char *const linears[7][2] = {{"wq", "attn_in"}, {"wk", "attn_in"}, {"wv", "attn_in"},
-                                              {"wo", "wo_in"},   {"w1", "ffn_in"},  {"w3", "ffn_in"},
-                                              {"w2", "w2_in"}};
+    static const char *const linears[7][2] = {
+        {"wq", "attn_in"}, {"wk", "attn_in"}, {"wv", "attn_in"}, {"wo", "wo_in"},
+        {"w1", "ffn_in"},  {"w3", "ffn_in"},  {"w2", "w2_in"}};
     double error = 0, norm = 0;
     for (int block = 0; block < 5; block++)
         for (int i = 0; i < 7; i++) {
@@ -49,8 +50,8 @@ static double stories_error(ganq_context *ctx, const ganq__tensors *tensors, int
 }
 
 static void check_range(const char *what, double found, double low, double high) {
-    ck_assert_msg(found >= low && found <= high, "%s: E is %.4e, expected %.4e to %.4e", what, found, low,
-                  high);
+    ck_assert_msg(found >= low && found <= high, "%s: E is %.4e, expected %.4e to %.4e", what,
+                  found, low, high);
 }
 
 START_TEST(test_stories) {
@@ -60,8 +61,10 @@ START_TEST(test_stories) {
     ganq_context *ctx = open_context(2);
     check_range("rtn, 4 bits", stories_error(ctx, tensors, 4, GANQ_RECIPE_RTN), 1.88e-3, 1.93e-3);
     /* literally the paper: 9.44e-4 and 4.43e-3 in float64 */
-    check_range("paper, 4 bits", stories_error(ctx, tensors, 4, GANQ_RECIPE_PAPER), 8.97e-4, 9.91e-4);
-    check_range("paper, 3 bits", stories_error(ctx, tensors, 3, GANQ_RECIPE_PAPER), 4.21e-3, 4.65e-3);
+    check_range("paper, 4 bits", stories_error(ctx, tensors, 4, GANQ_RECIPE_PAPER), 8.97e-4,
+                9.91e-4);
+    check_range("paper, 3 bits", stories_error(ctx, tensors, 3, GANQ_RECIPE_PAPER), 4.21e-3,
+                4.65e-3);
     check_range("default, 4 bits", stories_error(ctx, tensors, 4, GANQ_RECIPE_DEFAULT), 0, 4.7e-4);
     check_range("default, 3 bits", stories_error(ctx, tensors, 3, GANQ_RECIPE_DEFAULT), 0, 3.0e-3);
     close_context(ctx);
@@ -69,7 +72,8 @@ START_TEST(test_stories) {
 }
 END_TEST
 
-/* Two Whisper layers: one with a full-rank H, one with 384 of 550 where the paper adds its offset. */
+/* Two Whisper layers: one with a full-rank H, one with 384 of 550 where the paper adds its offset.
+ */
 START_TEST(test_whisper) {
     ganq__tensors *tensors = open_layers("layers/whisper_tiny_encoder_0_2.safetensors");
     if (!tensors)
@@ -79,8 +83,16 @@ START_TEST(test_whisper) {
         int offset;
         double paper[2], ours[2]; /* 3 and 4 bits, 96 rows */
     } layers[] = {
-        {"encoder.blocks.2.attn.query.weight", "encoder.blocks.2.attn.qkv.H", 0, {1.274e-2, 1.850e-3}, {2.05e-3, 4.15e-4}},
-        {"encoder.blocks.2.attn.out.weight", "encoder.blocks.2.attn.out.H", 1, {2.443e-2, 7.037e-3}, {5.0e-5, 9.6e-6}},
+        {"encoder.blocks.2.attn.query.weight",
+         "encoder.blocks.2.attn.qkv.H",
+         0,
+         {1.274e-2, 1.850e-3},
+         {2.05e-3, 4.15e-4}},
+        {"encoder.blocks.2.attn.out.weight",
+         "encoder.blocks.2.attn.out.H",
+         1,
+         {2.443e-2, 7.037e-3},
+         {5.0e-5, 9.6e-6}},
     };
     ganq_context *ctx = open_context(2);
     for (int i = 0; i < 2; i++) {

@@ -102,14 +102,15 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
     check_close(e[1], e[0], all, 1);
     check_close(r[1], r[0], all, scale);
     for (int o = 0; o < 2; o++) {
-        void *scratch = aligned_alloc(
-            64, (size_t)(both[o]->gram_scratch(K, TRIALS) + 63) / 64 * 64);
+        void *scratch =
+            aligned_alloc(64, (size_t)(both[o]->gram_scratch(K, TRIALS) + 63) / 64 * 64);
         both[o]->gram(&in.lower, levels, TRIALS, codes[0], r[0], gram[o], slope[o], scratch);
         free(scratch);
     }
     for (int64_t i = 0; i < TRIALS; i++)
         for (int s = 0; s < levels; s++) {
-            check_close(&gram[1][256 * i + 16 * s], &gram[0][256 * i + 16 * s], levels, scale * scale);
+            check_close(&gram[1][256 * i + 16 * s], &gram[0][256 * i + 16 * s], levels,
+                        scale * scale);
             check_close(&slope[1][16 * i + s], &slope[0][16 * i + s], 1, scale * scale);
         }
     for (int o = 0; o < 2; o++) {
@@ -153,10 +154,10 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
         double change1 = 0;
         int64_t moves1;
         change[1][i] = 0;
-        ops->sweep(&in.square, in.diagonal, in.inverse, TRIALS, in.w, in.tables, codes[1], e[1], r[1],
-                   change[1], moves[1]);
-        ops->sweep(&in.square, in.diagonal, in.inverse, 1, in.w + i * in.ld, in.tables + i, codes1, e1,
-                   r1, &change1, &moves1);
+        ops->sweep(&in.square, in.diagonal, in.inverse, TRIALS, in.w, in.tables, codes[1], e[1],
+                   r[1], change[1], moves[1]);
+        ops->sweep(&in.square, in.diagonal, in.inverse, 1, in.w + i * in.ld, in.tables + i, codes1,
+                   e1, r1, &change1, &moves1);
         ck_assert(change1 == change[1][i] && moves1 == moves[1][i]);
         ck_assert_mem_eq(r1, r[1] + i * in.ld, (size_t)K * sizeof(float));
     }

@@ -1,4 +1,5 @@
-/* PAPER against algorithm 1 of the paper (arXiv 2501.12956), written out in float64 with one-hot codes. */
+/* PAPER against algorithm 1 of the paper (arXiv 2501.12956), written out in float64 with one-hot
+ * codes. */
 #include "solver_util.h"
 
 enum { N = 12, K = 48 };
@@ -164,15 +165,19 @@ static void check_paper(int tokens, int expect_offset) {
             free_layer(&l);
         }
         /* float32 sums may turn a code here and there, and tables are stored in F16 */
-        ck_assert_msg(fabs(mine - theirs) <= 0.02 * theirs, "%d bits: %g, algorithm 1 has %g", bits, mine,
-                      theirs);
+        ck_assert_msg(fabs(mine - theirs) <= 0.02 * theirs, "%d bits: %g, algorithm 1 has %g", bits,
+                      mine, theirs);
     }
     close_context(ctx);
 }
 
-START_TEST(test_plain) { check_paper(400, 0); }
+START_TEST(test_plain) {
+    check_paper(400, 0);
+}
 END_TEST
-START_TEST(test_offset) { check_paper(20, 1); }
+START_TEST(test_offset) {
+    check_paper(20, 1);
+}
 END_TEST
 
 int main(void) {

@@ -1,5 +1,5 @@
-/* What holds for every solution: independence of threads, shards and row order; a monotone descent; better recipes that
- * are better; outliers that help; progress and cancellation. */
+/* What holds for every solution: independence of threads, shards and row order; a monotone descent;
+ * better recipes that are better; outliers that help; progress and cancellation. */
 #include "solver_util.h"
 
 START_TEST(test_threads_and_rows) {
@@ -24,7 +24,8 @@ START_TEST(test_threads_and_rows) {
         ganq__solution_free(&b);
         ganq__solution_free(&c);
 
-        /* Rows in another order, and a shard in the middle. PAPER takes the whole layer's best iterate. */
+        /* Rows in another order, and a shard in the middle. PAPER takes the whole layer's best
+         * iterate. */
         if (all_recipes[r] != GANQ_RECIPE_PAPER) {
             float *shuffled = malloc((size_t)(l.N * l.K) * sizeof(float));
             for (int64_t n = 0; n < l.N; n++)
@@ -48,7 +49,8 @@ START_TEST(test_threads_and_rows) {
 }
 END_TEST
 
-/* The steps of ours: START aside, alternations, then a descent that never rises and ends where the layer is. */
+/* The steps of ours: START aside, alternations, then a descent that never rises and ends where the
+ * layer is. */
 START_TEST(test_monotone) {
     ganq_context *ctx = open_context(2);
     for (uint32_t seed = 1; seed <= 3; seed++) {
@@ -185,10 +187,12 @@ START_TEST(test_options) {
     o = make_options(5, 0);
     ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_UNSUPPORTED, "bits is 5");
     o = make_options(4, 9);
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "recipe is 9");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG,
+                  "recipe is 9");
     o = make_options(4, 0);
     o.outlier_ratio = 0.2f;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "outlier_ratio");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG,
+                  "outlier_ratio");
     o = make_options(4, 0);
     o.damping = NAN;
     ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_INVALID_ARG, "damping");
@@ -249,7 +253,7 @@ END_TEST
 
 START_TEST(test_no_memory) {
     ganq_context *ctx = open_context(2);
-    layer l = make_layer(40, 24, 60, 6);
+    layer l = make_layer(20, 16, 60, 6);
     for (size_t r = 0; r < 5; r += 2) {
         ganq_quantize_options o = make_options(2, all_recipes[r]);
         o.outlier_ratio = 0.05f;
