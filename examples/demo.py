@@ -68,7 +68,7 @@ def main():
     positions = json.loads((model / "config.json").read_text()).get("max_position_embeddings", 2048)
     context = min(positions, 2048)
     sampling = ["--calib", calibration, "--sampling", "documents", "--nsamples", 128, "--seqlen", context]
-    measure = ["--text", evaluation, "--protocol", "document", "--ctx", context, "--json"]
+    measure = ["--text", evaluation, "--protocol", "document", "--ctx", context, "--progress", "none", "--json"]
 
     dense = json.loads(ganq("perplexity", model, *measure))
     inspected = json.loads(ganq("inspect", model, "--json"))
@@ -84,10 +84,10 @@ def main():
             report_path = scratch / f"{bits}-bit-{recipe}.json"
             ganq("quantize", model, out, "--bits", bits, "--recipe", recipe, *sampling, "--progress", "none", "--force",
                  "--report", report_path)
-            report = json.loads(report_path.read_text())
+            totals = json.loads(report_path.read_text())["totals"]
             measured = json.loads(ganq("perplexity", out, *measure))
-            print(f"{bits} bit {recipe:10} {report['bits_per_weight']:11.2f} {size_text(report['linear_bytes']):>10} "
-                  f"{report['E']:11.2e} {measured['perplexity']:10.3f} {report['seconds']:8.1f}", flush=True)
+            print(f"{bits} bit {recipe:10} {totals['bits_per_weight']:11.2f} {size_text(totals['linear_bytes']):>10} "
+                  f"{totals['E']:11.2e} {measured['perplexity']:10.3f} {totals['seconds']:8.1f}", flush=True)
     for name, path in (("dense", model), ("4 bit, default", scratch / "4-bit-default")):
         print(f"\n{name}:\n" + ganq("generate", path, "--prompt", PROMPT, "-n", 80, "--temp", 0).strip())
     print(f"\nquantized models: {scratch}")

@@ -19,7 +19,9 @@ enum {
     CLI_INTERRUPTED = 130
 };
 
-/* ---- options ------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * -------------------------------------------------------------------------------------------------
+ */
 
 typedef struct cli_list {
     const char **items;
@@ -38,8 +40,8 @@ typedef enum cli_kind {
     CLI_CHOICE   /* int64_t *: the index of the word in `argument`, which is "one|two|three"     */
 } cli_kind;
 
-/* One line of a command's table. The value a variable has before parsing is the default that --help shows; an empty
- * text, NULL and a negative number show none. */
+/* One line of a command's table. The value a variable has before parsing is the default that --help
+ * shows; an empty text, NULL and a negative number show none. */
 typedef struct cli_option {
     cli_kind kind;
     char letter; /* 0: none */
@@ -58,8 +60,8 @@ typedef struct cli_command {
     int min_arguments, max_arguments;
 } cli_command;
 
-/* Reads argv[1..argc), options and arguments in any order. arguments: room for max_arguments, NULL where not given.
- * CLI_CONTINUE, or an exit code after a message or --help. */
+/* Reads argv[1..argc), options and arguments in any order. arguments: room for max_arguments, NULL
+ * where not given. CLI_CONTINUE, or an exit code after a message or --help. */
 int cli_parse(const cli_command *command, int argc, char **argv, const char **arguments);
 void cli_list_free(cli_list *list);
 /* "4096x4096"; 1 when it is one. */
@@ -74,33 +76,35 @@ typedef struct cli_common {
     const char *device;
     int64_t threads, numerics, progress, memory, log;
 } cli_common;
-#define CLI_COMMON_DEFAULTS {"auto", 0, 0, 0, -1, 1}
+/* clang-format off */
+#define CLI_COMMON_DEFAULTS {"auto", 0, 0, 0, -1, 1} /* log: warnings */
 #define CLI_COMMON_OPTIONS(common)                                                                 \
     {CLI_HEADING, 0, "Where and how", NULL, NULL, 0, 0, NULL},                                     \
-        {CLI_TEXT, 0, "device", &(common).device, "auto|cpu|cuda:I", 0, 0,                         \
-         "device to compute on; auto: the best there is"},                                         \
-        {CLI_INT, 't', "threads", &(common).threads, "T", 0, 4096,                                 \
-         "CPU threads; 0: all CPUs this process may use. Results do not depend on it"},            \
-        {CLI_CHOICE, 0, "numerics", &(common).numerics, "default|fast|exact", 0, 0,                \
-         "arithmetic of the products: fast may use fixed point, exact is fp32"},                   \
-        {CLI_BYTES, 0, "memory", &(common).memory, "BYTES", 0, 0,                                  \
-         "most memory to plan for, such as 800M or 8G; fails early when it is not enough"},        \
-        {CLI_CHOICE, 0, "progress", &(common).progress, "auto|plain|json|none", 0, 0,              \
-         "on standard error. auto: one redrawn line on a terminal, else plain; plain: a line per " \
-         "finished step; json: a JSON object per line"},                                           \
-        {CLI_CHOICE, 0, "log", &(common).log, "error|warning|info|debug", 0, 0,                    \
-         "least severe message that is shown"},                                                    \
-    {                                                                                              \
-        CLI_END, 0, NULL, NULL, NULL, 0, 0, NULL                                                   \
-    }
+    {CLI_TEXT, 0, "device", &(common).device, "auto|cpu|cuda:I", 0, 0,                             \
+     "device to compute on; auto: the best there is"},                                             \
+    {CLI_INT, 't', "threads", &(common).threads, "T", 0, 4096,                                     \
+     "CPU threads; 0: all CPUs this process may use. Results do not depend on it"},                \
+    {CLI_CHOICE, 0, "numerics", &(common).numerics, "default|fast|exact", 0, 0,                    \
+     "arithmetic of the products: fast may use fixed point, exact is fp32"},                       \
+    {CLI_BYTES, 0, "memory", &(common).memory, "BYTES", 0, 0,                                      \
+     "most memory to plan for, such as 800M or 8G; fails early when it is not enough"},            \
+    {CLI_CHOICE, 0, "progress", &(common).progress, "auto|plain|json|none", 0, 0,                  \
+     "on standard error. auto: one redrawn line on a terminal, else plain; plain: a line per "     \
+     "finished step; json: a JSON object per line"},                                               \
+    {CLI_CHOICE, 0, "log", &(common).log, "error|warning|info|debug", 0, 0,                        \
+     "least severe message that is shown"},                                                        \
+    {CLI_END, 0, NULL, NULL, NULL, 0, 0, NULL}
+/* clang-format on */
 
-/* ---- context, messages --------------------------------------------------------------------------------------- */
+/* ---- context, messages
+ * --------------------------------------------------------------------------------------- */
 
 /* Ctrl-C and SIGTERM ask running calls to stop; a second one ends the process at once. */
 void cli_signals_install(void);
 int cli_interrupted(void);
 
-/* A context with the common options, messages and progress on standard error. An exit code on failure. */
+/* A context with the common options, messages and progress on standard error. An exit code on
+ * failure. */
 int cli_context_create(const cli_common *common, ganq_context **ctx);
 /* "ganq: <message>" on standard error. */
 void cli_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -113,8 +117,8 @@ int cli_failed(ganq_status status);
 int cli_print_json(json_t *value);
 /* To a file, atomically; takes the reference. */
 int cli_write_json(const char *path, json_t *value);
-/* Rows that are objects with the same keys, as a table or as JSON (one object when there is one row); takes the
- * reference. */
+/* Rows that are objects with the same keys, as a table or as JSON (one object when there is one
+ * row); takes the reference. */
 enum { CLI_FORMAT_MD, CLI_FORMAT_CSV, CLI_FORMAT_JSON };
 #define CLI_FORMATS "md|csv|json"
 int cli_print_rows(json_t *rows, int64_t format);
@@ -130,14 +134,17 @@ const char *cli_choice(const char *choices, int64_t i);
 int cli_corpus_load(const char *model_dir, const char *text, const ganq_corpus_options *options,
                     ganq_corpus **out);
 
-/* ---- progress ------------------------------------------------------------------------------------------------ */
+/* ---- progress
+ * ------------------------------------------------------------------------------------------------
+ */
 
 enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_PLAIN, CLI_PROGRESS_JSON, CLI_PROGRESS_NONE };
 void cli_progress_install(int64_t mode, ganq_context_options *options);
 /* Removes the redrawn line, so that other text can be written. */
 void cli_progress_clear(void);
 
-/* ---- commands: argv[0] is the command's name ----------------------------------------------------------------- */
+/* ---- commands: argv[0] is the command's name
+ * ----------------------------------------------------------------- */
 
 int cmd_quantize(int argc, char **argv);
 int cmd_quantize_layer(int argc, char **argv);

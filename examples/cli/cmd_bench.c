@@ -16,8 +16,8 @@ uint64_t cli_random_bits(cli_random *random) {
 /* Sum of four uniform 16-bit numbers. */
 double cli_random_normal(cli_random *random) {
     uint64_t bits = cli_random_bits(random);
-    double sum = (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) +
-                 (double)(bits >> 48);
+    double sum = (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) +
+                 (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
     return (sum / 65536.0 - 2.0) * sqrt(3.0);
 }
 
@@ -31,7 +31,9 @@ double cli_median(double *values, size_t count) {
     return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-/* ---- decode -------------------------------------------------------------------------------------------------- */
+/* ---- decode
+ * --------------------------------------------------------------------------------------------------
+ */
 
 enum { MAX_REPEATS = 100 };
 
@@ -65,9 +67,13 @@ static int bench_decode(int argc, char **argv) {
         {CLI_INT, 'r', "repeat", &repeats, "R", 1, MAX_REPEATS, "the median of R runs is shown"},
         {CLI_CHOICE, 'o', "format", &format, CLI_FORMATS, 0, 0, "of the output"},
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"bench decode", "MODEL [options]",
-                                 "Tokens per second of a model: prefill of P tokens, then N single steps.", options,
-                                 1, 1};
+    const cli_command command = {
+        "bench decode",
+        "MODEL [options]",
+        "Tokens per second of a model: prefill of P tokens, then N single steps.",
+        options,
+        1,
+        1};
     int code = cli_parse(&command, argc, argv, &path);
     if (code != CLI_CONTINUE)
         return code;
@@ -104,13 +110,14 @@ static int bench_decode(int argc, char **argv) {
     double p = cli_median(prefill, (size_t)repeats), d = cli_median(decode, (size_t)repeats);
     json_t *rows = json_array();
     json_array_append_new(
-        rows, json_pack("{s:s, s:f, s:s, s:i, s:I, s:f, s:I, s:f, s:f, s:f}", "model", path, "bits_per_weight",
-                        info.bits_per_weight, "device", ganq_context_device_name(ctx), "threads",
-                        ganq_context_threads(ctx), "prefill_tokens", (json_int_t)prompt_count,
-                        "prefill_tokens_per_s", (double)prompt_count / p, "decode_tokens",
-                        (json_int_t)count, "decode_tokens_per_s", (double)count / d, "ms_per_token",
-                        1e3 * d / (double)count, "gb_per_s",
-                        1e-9 * (double)info.stored_bytes * (double)count / d));
+        rows,
+        json_pack("{s:s, s:f, s:s, s:i, s:I, s:f, s:I, s:f, s:f, s:f}", "model", path,
+                  "bits_per_weight", info.bits_per_weight, "device", ganq_context_device_name(ctx),
+                  "threads", ganq_context_threads(ctx), "prefill_tokens", (json_int_t)prompt_count,
+                  "prefill_tokens_per_s", (double)prompt_count / p, "decode_tokens",
+                  (json_int_t)count, "decode_tokens_per_s", (double)count / d, "ms_per_token",
+                  1e3 * d / (double)count, "gb_per_s",
+                  1e-9 * (double)info.stored_bytes * (double)count / d));
     code = cli_print_rows(rows, format);
 done:
     free(prompt);
@@ -120,11 +127,14 @@ done:
     return code;
 }
 
-/* ---- quantize ------------------------------------------------------------------------------------------------ */
+/* ---- quantize
+ * ------------------------------------------------------------------------------------------------
+ */
 
-/* H of activations whose neighbours are correlated (0.9) and whose channels differ in scale, 4 K tokens. */
-static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random, float *x, int64_t rows,
-                                ganq_hessian **out) {
+/* H of activations whose neighbours are correlated (0.9) and whose channels differ in scale, 4 K
+ * tokens. */
+static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random, float *x,
+                                int64_t rows, ganq_hessian **out) {
     ganq_status status = ganq_hessian_create(ctx, K, out);
     for (int64_t done = 0; done < 4 * K && status == GANQ_OK; done += rows) {
         for (int64_t m = 0; m < rows; m++) {
@@ -150,8 +160,12 @@ static int bench_quantize(int argc, char **argv) {
         {CLI_CHOICE, 0, "recipe", &recipe, CLI_RECIPES, 0, 0, "how codes and tables are found"},
         {CLI_CHOICE, 'o', "format", &format, CLI_FORMATS, 0, 0, "of the output"},
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"bench quantize", "[options]",
-                                 "Times the solver on random weights and correlated activations.", options, 0, 0};
+    const cli_command command = {"bench quantize",
+                                 "[options]",
+                                 "Times the solver on random weights and correlated activations.",
+                                 options,
+                                 0,
+                                 0};
     int code = cli_parse(&command, argc, argv, NULL);
     if (code != CLI_CONTINUE)
         return code;
@@ -191,10 +205,11 @@ static int bench_quantize(int argc, char **argv) {
     cli_progress_clear();
     json_t *rows = json_array();
     json_array_append_new(
-        rows, json_pack("{s:s, s:I, s:s, s:s, s:i, s:f, s:f, s:f}", "shape", shape, "bits", (json_int_t)bits,
-                        "recipe", cli_choice(CLI_RECIPES, recipe), "device", ganq_context_device_name(ctx),
-                        "threads", ganq_context_threads(ctx), "seconds", report.seconds,
-                        "weights_per_s", (double)(N * K) / report.seconds, "E", report.error / report.norm));
+        rows, json_pack("{s:s, s:I, s:s, s:s, s:i, s:f, s:f, s:f}", "shape", shape, "bits",
+                        (json_int_t)bits, "recipe", cli_choice(CLI_RECIPES, recipe), "device",
+                        ganq_context_device_name(ctx), "threads", ganq_context_threads(ctx),
+                        "seconds", report.seconds, "weights_per_s",
+                        (double)(N * K) / report.seconds, "E", report.error / report.norm));
     code = cli_print_rows(rows, format);
 done:
     ganq_layer_free(layer);

@@ -8,14 +8,18 @@ int cmd_export(int argc, char **argv) {
     int force = 0;
     const cli_option options[] = {
         {CLI_CHOICE, 0, "dtype", &dtype, "f32|f16|bf16", 0, 0, "type of the weights"},
-        {CLI_FLAG, 'f', "force", &force, NULL, 0, 0, "replace OUT if it is there, in one step at the end"},
+        {CLI_FLAG, 'f', "force", &force, NULL, 0, 0,
+         "replace OUT if it is there, in one step at the end"},
         {CLI_BYTES, 0, "shard", &shard, "BYTES", 0, 0, "largest file of OUT; default: 5 GB"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
-        "export", "MODEL OUT [options]",
+        "export",
+        "MODEL OUT [options]",
         "Writes a model, quantized or not, as a dense Hugging Face directory.\n\n"
         "  ganq export out4 out4-f16 --dtype f16",
-        options, 2, 2};
+        options,
+        2,
+        2};
     int code = cli_parse(&command, argc, argv, paths);
     if (code != CLI_CONTINUE)
         return code;

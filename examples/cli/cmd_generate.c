@@ -37,23 +37,32 @@ int cmd_generate(int argc, char **argv) {
     const cli_option options[] = {
         {CLI_TEXT, 'p', "prompt", &prompt, "TEXT", 0, 0, "begins the text; \"\": BOS alone"},
         {CLI_INT, 'n', "tokens", &count, "N", 1, 1e9, "most tokens to generate"},
-        {CLI_REAL, 0, "temp", &temperature, "T", 0, 100, "temperature; 0: always the likeliest token"},
+        {CLI_REAL, 0, "temp", &temperature, "T", 0, 100,
+         "temperature; 0: always the likeliest token"},
         {CLI_INT, 0, "top-k", &top_k, "K", 0, 1e9, "draw from the K likeliest; 0: all"},
-        {CLI_REAL, 0, "top-p", &top_p, "P", 0, 1, "draw from the smallest set of that probability; 0: all"},
+        {CLI_REAL, 0, "top-p", &top_p, "P", 0, 1,
+         "draw from the smallest set of that probability; 0: all"},
         {CLI_REAL, 0, "min-p", &min_p, "P", 0, 1,
          "drop those less likely than P times the likeliest; 0: none"},
         {CLI_INT, 0, "seed", &seed, "S", 0, 9e18, "of the draws: equal seeds give equal text"},
-        {CLI_INT, 0, "ctx", &context, "L", 0, 1e9, "tokens of context; 0: the model's maximum, at most 4096"},
-        {CLI_FLAG, 0, "special", &special, NULL, 0, 0, "special tokens spelled in the prompt count as such"},
+        {CLI_INT, 0, "ctx", &context, "L", 0, 1e9,
+         "tokens of context; 0: the model's maximum, at most 4096"},
+        {CLI_FLAG, 0, "special", &special, NULL, 0, 0,
+         "special tokens spelled in the prompt count as such"},
         {CLI_FLAG, 0, "no-prompt", &no_prompt, NULL, 0, 0, "print what was generated only"},
-        {CLI_FLAG, 0, "ignore-eos", &ignore_eos, NULL, 0, 0, "go on after an end-of-sequence token"},
+        {CLI_FLAG, 0, "ignore-eos", &ignore_eos, NULL, 0, 0,
+         "go on after an end-of-sequence token"},
         {CLI_FLAG, 0, "stats", &statistics, NULL, 0, 0, "tokens and speed on standard error"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
-        "generate", "MODEL [--prompt TEXT] [options]",
+        "generate",
+        "MODEL [--prompt TEXT] [options]",
         "Continues a prompt until an end-of-sequence token, N tokens, or a full context.\n\n"
-        "  ganq generate out4 --prompt \"Once upon a time\" -n 200 --temp 0.8 --top-p 0.95 --seed 1",
-        options, 1, 1};
+        "  ganq generate out4 --prompt \"Once upon a time\" -n 200 --temp 0.8 --top-p 0.95 --seed "
+        "1",
+        options,
+        1,
+        1};
     int code = cli_parse(&command, argc, argv, &path);
     if (code != CLI_CONTINUE)
         return code;

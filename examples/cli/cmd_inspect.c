@@ -54,9 +54,10 @@ static void print_tensors(const ganq_tensors *tensors, json_t *list) {
             json_t *shape = json_array();
             for (int d = 0; d < info.rank && d < 8; d++)
                 json_array_append_new(shape, json_integer(info.shape[d]));
-            json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:b}", "name", info.name, "dtype",
-                                                  info.dtype_name, "shape", shape, "bytes",
-                                                  (json_int_t)info.size_bytes, "crc", info.has_crc));
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:s, s:o, s:I, s:b}", "name", info.name, "dtype",
+                                            info.dtype_name, "shape", shape, "bytes",
+                                            (json_int_t)info.size_bytes, "crc", info.has_crc));
         } else {
             char shape[128];
             format_shape(&info, shape, sizeof shape);
@@ -74,12 +75,14 @@ static void print_layers(const ganq_model *model, int64_t linears, json_t *list)
         if (ganq_model_get_linear(model, i, &info) != GANQ_OK)
             continue;
         if (list) {
-            json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:i, s:f}", "name", info.name, "N",
-                                                  (json_int_t)info.rows, "K", (json_int_t)info.cols, "bits",
-                                                  info.bits, "bits_per_weight", info.bits_per_weight));
+            json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:i, s:f}", "name", info.name,
+                                                  "N", (json_int_t)info.rows, "K",
+                                                  (json_int_t)info.cols, "bits", info.bits,
+                                                  "bits_per_weight", info.bits_per_weight));
         } else {
             char shape[48], bits[16] = "dense";
-            snprintf(shape, sizeof shape, "%lld x %lld", (long long)info.rows, (long long)info.cols);
+            snprintf(shape, sizeof shape, "%lld x %lld", (long long)info.rows,
+                     (long long)info.cols);
             if (info.bits)
                 snprintf(bits, sizeof bits, "%d", info.bits);
             printf("%-44s %15s %6s %8.3f\n", info.name, shape, bits, info.bits_per_weight);
@@ -100,18 +103,20 @@ static int inspect_model(ganq_context *ctx, const settings *s, json_t *out) {
     cli_progress_clear();
     if (s->json) {
         json_t *fields = json_pack(
-            "{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "architecture", info.architecture,
-            "layers", info.layers, "hidden_size", (json_int_t)info.hidden_size, "vocab_size",
-            (json_int_t)info.vocab_size, "max_positions", (json_int_t)info.max_positions, "parameters",
-            (json_int_t)info.parameters, "linears", (json_int_t)info.linears, "linears_quantized",
-            (json_int_t)info.linears_quantized, "stored_bytes", (json_int_t)info.stored_bytes,
-            "linear_bytes", (json_int_t)info.linear_bytes, "bits_per_weight", info.bits_per_weight);
+            "{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "architecture",
+            info.architecture, "layers", info.layers, "hidden_size", (json_int_t)info.hidden_size,
+            "vocab_size", (json_int_t)info.vocab_size, "max_positions",
+            (json_int_t)info.max_positions, "parameters", (json_int_t)info.parameters, "linears",
+            (json_int_t)info.linears, "linears_quantized", (json_int_t)info.linears_quantized,
+            "stored_bytes", (json_int_t)info.stored_bytes, "linear_bytes",
+            (json_int_t)info.linear_bytes, "bits_per_weight", info.bits_per_weight);
         json_object_update(out, fields);
         json_decref(fields);
     } else {
         printf("architecture     %s\n", info.architecture);
         printf("blocks           %d, hidden %lld, vocabulary %lld, context %lld\n", info.layers,
-               (long long)info.hidden_size, (long long)info.vocab_size, (long long)info.max_positions);
+               (long long)info.hidden_size, (long long)info.vocab_size,
+               (long long)info.max_positions);
         printf("parameters       %lld\n", (long long)info.parameters);
         printf("linears          %lld, %lld of them quantized\n", (long long)info.linears,
                (long long)info.linears_quantized);
@@ -149,11 +154,11 @@ static int run(ganq_context *ctx, const settings *s, json_t *out) {
         code = verify(tensors, &checked, &without);
         if (code == CLI_OK && s->json)
             json_object_set_new(out, "verified",
-                                json_pack("{s:I, s:I}", "checked", (json_int_t)checked, "without_crc",
-                                          (json_int_t)without));
+                                json_pack("{s:I, s:I}", "checked", (json_int_t)checked,
+                                          "without_crc", (json_int_t)without));
         else if (code == CLI_OK)
-            printf("verified         %lld tensors match their CRC-32, %lld have none\n", (long long)checked,
-                   (long long)without);
+            printf("verified         %lld tensors match their CRC-32, %lld have none\n",
+                   (long long)checked, (long long)without);
     }
     ganq_tensors_free(tensors);
     return code;
@@ -162,15 +167,20 @@ static int run(ganq_context *ctx, const settings *s, json_t *out) {
 int cmd_inspect(int argc, char **argv) {
     settings s = {.common = CLI_COMMON_DEFAULTS};
     const cli_option options[] = {
-        {CLI_FLAG, 0, "verify", &s.verify, NULL, 0, 0, "check the CRC-32 of every tensor that has one"},
+        {CLI_FLAG, 0, "verify", &s.verify, NULL, 0, 0,
+         "check the CRC-32 of every tensor that has one"},
         {CLI_FLAG, 0, "layers", &s.layers, NULL, 0, 0, "list the linear layers of a model"},
-        {CLI_FLAG, 0, "tensors", &s.tensors, NULL, 0, 0, "list the tensors of a model directory, too"},
+        {CLI_FLAG, 0, "tensors", &s.tensors, NULL, 0, 0,
+         "list the tensors of a model directory, too"},
         {CLI_FLAG, 0, "json", &s.json, NULL, 0, 0, "print JSON"},
         CLI_COMMON_OPTIONS(s.common)};
-    const cli_command command = {"inspect", "PATH [options]",
+    const cli_command command = {"inspect",
+                                 "PATH [options]",
                                  "Shows what a model directory or a safetensors file holds.\n\n"
                                  "  ganq inspect out4 --verify",
-                                 options, 1, 1};
+                                 options,
+                                 1,
+                                 1};
     int code = cli_parse(&command, argc, argv, &s.path);
     if (code != CLI_CONTINUE)
         return code;

@@ -10,18 +10,25 @@ int cmd_perplexity(int argc, char **argv) {
         {CLI_TEXT, 0, "text", &text, "FILE", 0, 0,
          "text: .txt, .jsonl, .json, each maybe .gz, or token ids: .ids"},
         {CLI_CHOICE, 0, "protocol", &protocol, "gptq|document", 0, 0,
-         "gptq: all documents joined, windows of L tokens without overlap, mean over windows, as in the "
-         "papers; document: every document by itself from BOS, cut at L, mean over tokens"},
-        {CLI_INT, 0, "ctx", &context, "L", 2, 1e9, "window; default: 2048, or the model's maximum if less"},
+         "gptq: all documents joined, windows of L tokens without overlap, mean over windows, as "
+         "in the papers; document: every document by itself from BOS, cut at L, mean over tokens"},
+        {CLI_INT, 0, "ctx", &context, "L", 2, 1e9,
+         "window; default: 2048, or the model's maximum if less"},
         {CLI_INT, 0, "max-tokens", &max_tokens, "N", 0, 1e15,
-         "document: stop after the document that reaches N predictions; gptq: use at most N tokens; 0: all"},
+         "document: stop after the document that reaches N predictions; gptq: use at most N "
+         "tokens; 0: all"},
         {CLI_INT, 0, "skip", &skip, "N", 0, 1e15, "drop the first N documents"},
-        {CLI_FLAG, 0, "json", &json, NULL, 0, 0, "print JSON: perplexity, tokens, protocol, nll, ..."},
+        {CLI_FLAG, 0, "json", &json, NULL, 0, 0,
+         "print JSON: perplexity, tokens, protocol, nll, ..."},
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"perplexity", "MODEL --text FILE [options]",
-                                 "Measures exp of the mean negative log likelihood of a text's tokens.\n\n"
-                                 "  ganq perplexity out4 --text wikitext2.test.raw --ctx 2048",
-                                 options, 1, 1};
+    const cli_command command = {
+        "perplexity",
+        "MODEL --text FILE [options]",
+        "Measures exp of the mean negative log likelihood of a text's tokens.\n\n"
+        "  ganq perplexity out4 --text wikitext2.test.raw --ctx 2048",
+        options,
+        1,
+        1};
     int code = cli_parse(&command, argc, argv, &path);
     if (code != CLI_CONTINUE)
         return code;
@@ -45,12 +52,12 @@ int cmd_perplexity(int argc, char **argv) {
     }
     if (context < 0)
         context = info.max_positions > 0 && info.max_positions < 2048 ? info.max_positions : 2048;
-    ganq_corpus_options corpus_options = {.struct_size = sizeof corpus_options,
-                                          .mode = protocol == GANQ_PERPLEXITY_GPTQ ? GANQ_SAMPLE_JOINED
-                                                                                   : GANQ_SAMPLE_DOCUMENTS,
-                                          .samples = -1,
-                                          .length = context,
-                                          .skip = skip};
+    ganq_corpus_options corpus_options = {
+        .struct_size = sizeof corpus_options,
+        .mode = protocol == GANQ_PERPLEXITY_GPTQ ? GANQ_SAMPLE_JOINED : GANQ_SAMPLE_DOCUMENTS,
+        .samples = -1,
+        .length = context,
+        .skip = skip};
     code = cli_corpus_load(path, text, &corpus_options, &corpus);
     if (code != CLI_OK)
         goto done;
@@ -66,15 +73,17 @@ int cmd_perplexity(int argc, char **argv) {
     cli_progress_clear();
     const char *name = cli_choice("gptq|document", protocol);
     if (json)
-        code = cli_print_json(json_pack(
-            "{s:f, s:I, s:s, s:f, s:I, s:I, s:f}", "perplexity", result.perplexity, "tokens",
-            (json_int_t)result.tokens, "protocol", name, "nll", result.nll, "sequences",
-            (json_int_t)result.sequences, "ctx", (json_int_t)result.context, "seconds", result.seconds));
+        code = cli_print_json(json_pack("{s:f, s:I, s:s, s:f, s:I, s:I, s:f}", "perplexity",
+                                        result.perplexity, "tokens", (json_int_t)result.tokens,
+                                        "protocol", name, "nll", result.nll, "sequences",
+                                        (json_int_t)result.sequences, "ctx",
+                                        (json_int_t)result.context, "seconds", result.seconds));
     else
-        printf("perplexity %.4f  (protocol %s, %lld predicted tokens in %lld %s, ctx %lld, %.1f s)\n",
-               result.perplexity, name, (long long)result.tokens, (long long)result.sequences,
-               protocol == GANQ_PERPLEXITY_GPTQ ? "windows" : "documents", (long long)result.context,
-               result.seconds);
+        printf(
+            "perplexity %.4f  (protocol %s, %lld predicted tokens in %lld %s, ctx %lld, %.1f s)\n",
+            result.perplexity, name, (long long)result.tokens, (long long)result.sequences,
+            protocol == GANQ_PERPLEXITY_GPTQ ? "windows" : "documents", (long long)result.context,
+            result.seconds);
 done:
     ganq_corpus_free(corpus);
     ganq_model_free(model);

@@ -1,8 +1,10 @@
 /* cmd_quantize.c - `ganq quantize`: a checkpoint to a quantized directory, or the plan for it. */
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -21,43 +23,54 @@ static int read_settings(int argc, char **argv, settings *s) {
     const cli_option options[] = {
         {CLI_INT, 'b', "bits", &s->bits, "B", 2, 4, "bits per code: 2, 3 or 4"},
         {CLI_CHOICE, 0, "recipe", &s->recipe, CLI_RECIPES, 0, 0,
-         "how codes and tables are found: rtn rounds and needs no text, paper is GANQ as published, fast "
-         "and best trade time for error"},
-        {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept exact, such as 0.005"},
+         "how codes and tables are found: rtn rounds and needs no text, paper is GANQ as "
+         "published, fast and best trade time for error"},
+        {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1,
+         "part of the weights kept exact, such as 0.005"},
         {CLI_CHOICE, 0, "propagate", &s->propagate, "off|on", 0, 0,
          "on: each block is calibrated on inputs that went through the quantized blocks before it"},
         {CLI_TEXT, 0, "keep-dense", &s->keep_dense, "REGEX", 0, 0,
          "linears whose name matches stay as they are, such as \"down_proj$\""},
-        {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 10000,
+        {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
          "alternations of codes and tables; default: the recipe's"},
         {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10,
          "added to diag(H), as a part of its mean; 0: none; default: the recipe's"},
-        {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0, "type of the stored tables"},
+        {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0,
+         "type of the stored tables"},
         {CLI_HEADING, 0, "Calibration", NULL, NULL, 0, 0, NULL},
         {CLI_TEXT, 0, "calib", &s->calibration, "FILE", 0, 0,
          "text: .txt, .jsonl, .json, each maybe .gz, or token ids: .ids"},
         {CLI_CHOICE, 0, "sampling", &s->sampling, "windows|documents", 0, 0,
-         "windows: random windows of L tokens; documents: the first N documents, each from its start with "
-         "BOS, cut at L tokens"},
+         "windows: random windows of L tokens; documents: the first N documents, each from its "
+         "start with BOS, cut at L tokens"},
         {CLI_INT, 0, "nsamples", &s->samples, "N", 1, 1e12, "windows or documents"},
         {CLI_INT, 0, "seqlen", &s->length, "L", 2, 1e9,
          "tokens of each; default: the model's maximum, at most 2048"},
-        {CLI_INT, 0, "skip", &s->skip_documents, "N", 0, 1e15, "drop the first N documents of the text"},
+        {CLI_INT, 0, "skip", &s->skip_documents, "N", 0, 1e15,
+         "drop the first N documents of the text"},
         {CLI_INT, 0, "seed", &s->seed, "S", 0, 9e18, "of the random windows"},
         {CLI_HEADING, 0, "Output", NULL, NULL, 0, 0, NULL},
-        {CLI_FLAG, 'f', "force", &s->force, NULL, 0, 0, "replace OUT if it is there, in one step at the end"},
-        {CLI_TEXT, 0, "report", &s->report, "FILE", 0, 0, "write a JSON report: E of every layer, times, totals"},
+        {CLI_FLAG, 'f', "force", &s->force, NULL, 0, 0,
+         "replace OUT if it is there, in one step at the end"},
+        {CLI_TEXT, 0, "report", &s->report, "FILE", 0, 0,
+         "write a JSON report: E of every layer, times, totals"},
         {CLI_FLAG, 0, "dry-run", &s->dry_run, NULL, 0, 0,
          "print layers, sizes and the memory estimate; write nothing (OUT may be left out)"},
         {CLI_BYTES, 0, "shard", &s->shard, "BYTES", 0, 0, "largest file of OUT; default: 5 GB"},
         CLI_COMMON_OPTIONS(s->common)};
     const cli_command command = {
-        "quantize", "MODEL OUT [options]",
-        "Quantizes the linear layers of a Hugging Face model directory, block by block, and writes a directory\n"
-        "that `ganq perplexity`, `generate` and `export` read. OUT appears when everything is done.\n\n"
+        "quantize",
+        "MODEL OUT [options]",
+        "Quantizes the linear layers of a Hugging Face model directory, block by block, and writes "
+        "a directory\n"
+        "that `ganq perplexity`, `generate` and `export` read. OUT appears when everything is "
+        "done.\n\n"
         "  ganq quantize Llama-3.2-1B out4 --bits 4 --calib c4-train.00000-of-01024.json.gz\n"
-        "  ganq quantize tiny-llama out3 --bits 3 --calib text.jsonl --sampling documents --report r.json",
-        options, 1, 2};
+        "  ganq quantize tiny-llama out3 --bits 3 --calib text.jsonl --sampling documents --report "
+        "r.json",
+        options,
+        1,
+        2};
     int code = cli_parse(&command, argc, argv, s->paths);
     if (code != CLI_CONTINUE)
         return code;
@@ -68,53 +81,91 @@ static int read_settings(int argc, char **argv, settings *s) {
     return CLI_CONTINUE;
 }
 
-/* The directory part of a path. */
-static void parent_of(const char *path, char *out, size_t size) {
+/* `path` without slashes at its end. */
+static void trimmed(const char *path, char *out, size_t size) {
     snprintf(out, size, "%s", path);
-    size_t n = strlen(out);
-    while (n > 1 && out[n - 1] == '/')
-        out[--n] = 0;
-    char *slash = strrchr(out, '/');
-    if (!slash)
-        snprintf(out, size, ".");
-    else
-        slash[slash == out] = 0;
+    for (size_t n = strlen(out); n > 1 && out[n - 1] == '/'; n--)
+        out[n - 1] = 0;
 }
 
-/* What would only fail after the long work is tried before it. */
-static int check_outputs(const settings *s) {
-    char parent[4096];
-    DIR *dir = opendir(s->paths[1]);
+static int cannot_create(const char *path) {
+    const int reason = errno;
+    cli_message("%s: cannot create it: %s", path, strerror(reason));
+    return reason == ENOENT ? CLI_NOT_FOUND : CLI_FAILURE;
+}
+
+/* Whether there can be a new directory beside OUT, and whether it may take its place. */
+static int check_directory(const settings *s) {
+    char out[PATH_MAX], probe[PATH_MAX + 16];
+    struct stat info;
+    trimmed(s->paths[1], out, sizeof out);
+    if (!*out)
+        return cli_usage("quantize: the name of OUT is empty");
+    DIR *dir = opendir(out);
     if (dir) {
         int entries = 0;
         while (entries < 3 && readdir(dir))
             entries++;
         closedir(dir);
         if (entries > 2 && !s->force) { /* more than . and .. */
-            cli_message("%s exists and is not empty; --force replaces it", s->paths[1]);
+            cli_message("%s exists and is not empty; --force replaces it", out);
             return CLI_EXISTS;
         }
-    } else if (errno == ENOTDIR) {
-        cli_message("%s exists and is not a directory", s->paths[1]);
+    } else if (lstat(out, &info) == 0) {
+        cli_message("%s exists and is not a readable directory", out);
         return CLI_EXISTS;
     }
-    const char *outputs[] = {s->paths[1], s->report};
-    for (int i = 0; i < 2; i++) {
-        if (!outputs[i])
-            continue;
-        parent_of(outputs[i], parent, sizeof parent);
-        if (access(parent, W_OK | X_OK) != 0) {
-            cli_message("%s: cannot write into %s: %s", outputs[i], parent, strerror(errno));
-            return errno == ENOENT ? CLI_NOT_FOUND : CLI_FAILURE;
-        }
-    }
+    char *real_out = realpath(out, NULL), *real_model = realpath(s->paths[0], NULL);
+    const size_t length = real_out ? strlen(real_out) : 0;
+    const int inside = real_out && real_model && !strncmp(real_model, real_out, length) &&
+                       (real_model[length] == '/' || length == 1);
+    snprintf(probe, sizeof probe, "%s.probe-XXXXXX", real_out ? real_out : out);
+    free(real_out);
+    free(real_model);
+    if (inside)
+        return cli_usage("%s: cannot be replaced, %s is inside it", out, s->paths[0]);
+    if (!mkdtemp(probe))
+        return cannot_create(out);
+    rmdir(probe);
     return CLI_OK;
+}
+
+/* What would only fail after the long work is tried before it. */
+static int check_outputs(const settings *s) {
+    char probe[PATH_MAX];
+    struct stat info;
+    int code = check_directory(s);
+    if (code != CLI_OK || !s->report)
+        return code;
+    if (stat(s->report, &info) == 0 && S_ISDIR(info.st_mode)) {
+        cli_message("%s: is a directory; --report needs a file", s->report);
+        return CLI_EXISTS;
+    }
+    if (!strcmp(s->report, s->paths[1]))
+        return cli_usage("quantize: --report and OUT are the same");
+    if (stat(s->report, &info) == 0 && !S_ISREG(info.st_mode)) /* a pipe or device: written into */
+        return CLI_OK;
+    snprintf(probe, sizeof probe, "%s.probe-XXXXXX", s->report);
+    const int fd = mkstemp(probe);
+    if (fd < 0)
+        return cannot_create(s->report);
+    close(fd);
+    unlink(probe);
+    return CLI_OK;
+}
+
+/* A name for config.json and the report, which are UTF-8. */
+static const char *utf8_name(const char *name) {
+    json_t *text = json_string(name);
+    json_decref(text);
+    return text ? name : "(a name that is not UTF-8)";
 }
 
 static int load_calibration(settings *s, const ganq_model_info *info, ganq_corpus **corpus,
                             char *description, size_t size) {
     if (s->length < 0) {
-        s->length = info->max_positions > 0 && info->max_positions < 2048 ? info->max_positions : 2048;
+        s->length =
+            info->max_positions > 0 && info->max_positions < 2048 ? info->max_positions : 2048;
     } else if (info->max_positions > 0 && s->length > info->max_positions) {
         return cli_usage("--seqlen %lld: the model sees at most %lld tokens", (long long)s->length,
                          (long long)info->max_positions);
@@ -131,14 +182,17 @@ static int load_calibration(settings *s, const ganq_model_info *info, ganq_corpu
     if (code != CLI_OK)
         return code;
     const char *base = strrchr(s->calibration, '/');
-    base = base ? base + 1 : s->calibration;
+    base = utf8_name(base ? base + 1 : s->calibration);
     if (s->sampling == GANQ_SAMPLE_WINDOWS)
         snprintf(description, size, "%s: %lld windows of %lld tokens, seed %lld", base,
                  (long long)ganq_corpus_count(*corpus), (long long)s->length, (long long)s->seed);
     else
-        snprintf(description, size, "%s: %lld documents from number %lld, cut at %lld, %lld tokens", base,
-                 (long long)ganq_corpus_count(*corpus), (long long)s->skip_documents,
+        snprintf(description, size, "%s: %lld documents from number %lld, cut at %lld, %lld tokens",
+                 base, (long long)ganq_corpus_count(*corpus), (long long)s->skip_documents,
                  (long long)s->length, (long long)ganq_corpus_tokens(*corpus));
+    size_t used = strlen(description);
+    if (s->propagate) /* a fact about quality that the saved model should tell */
+        snprintf(description + used, size - used, "; inputs through the quantized blocks");
     return CLI_OK;
 }
 
@@ -161,7 +215,8 @@ static int print_plan(ganq_context *ctx, const ganq_model *model, const ganq_mod
         if (ganq_model_get_linear(model, i, &linear) != GANQ_OK)
             break;
         char shape[48];
-        snprintf(shape, sizeof shape, "%lld x %lld", (long long)linear.rows, (long long)linear.cols);
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)linear.rows,
+                 (long long)linear.cols);
         double weights = (double)linear.rows * (double)linear.cols;
         double before = weights * linear.bits_per_weight / 8;
         if (bytes[i])
@@ -199,9 +254,10 @@ static json_t *make_report(const settings *s, const ganq_model *model, const gan
                                   (json_int_t)linear.rows, "K", (json_int_t)linear.cols, "bits",
                                   linear.bits, "bits_per_weight", linear.bits_per_weight);
         if (linear.bits && linear.norm > 0) {
-            json_t *measured = json_pack(
-                "{s:f, s:f, s:f, s:f, s:I}", "E", linear.error / linear.norm, "error", linear.error,
-                "norm", linear.norm, "seconds", linear.seconds, "tokens", (json_int_t)linear.tokens);
+            json_t *measured =
+                json_pack("{s:f, s:f, s:f, s:f, s:I}", "E", linear.error / linear.norm, "error",
+                          linear.error, "norm", linear.norm, "seconds", linear.seconds, "tokens",
+                          (json_int_t)linear.tokens);
             json_object_update(layer, measured);
             json_decref(measured);
             error += linear.error;
@@ -213,19 +269,21 @@ static json_t *make_report(const settings *s, const ganq_model *model, const gan
                                              (json_int_t)ganq_corpus_count(corpus), "tokens",
                                              (json_int_t)ganq_corpus_tokens(corpus))
                                  : json_null();
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
-                     "version", ganq_version(), "model", s->paths[0], "output", s->paths[1], "bits",
-                     (int)s->bits, "recipe", cli_choice(CLI_RECIPES, s->recipe), "propagate",
-                     (int)s->propagate, "outliers", s->outliers, "calibration", calibration, "layers",
-                     layers, "totals", "E", norm > 0 ? error / norm : 0.0, "error", error, "norm", norm,
-                     "bits_per_weight", info->bits_per_weight, "linear_bytes",
-                     (json_int_t)info->linear_bytes, "stored_bytes", (json_int_t)info->stored_bytes,
-                     "seconds", seconds);
+    return json_pack(
+        "{s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
+        "version", ganq_version(), "model", utf8_name(s->paths[0]), "output",
+        utf8_name(s->paths[1]), "bits", (int)s->bits, "recipe", cli_choice(CLI_RECIPES, s->recipe),
+        "propagate", (int)s->propagate, "outliers", s->outliers, "calibration", calibration,
+        "layers", layers, "totals", "E", norm > 0 ? error / norm : 0.0, "error", error, "norm",
+        norm, "bits_per_weight", info->bits_per_weight, "linear_bytes",
+        (json_int_t)info->linear_bytes, "stored_bytes", (json_int_t)info->stored_bytes, "seconds",
+        seconds);
 }
 
 static int quantize_and_save(ganq_context *ctx, const settings *s, const ganq_model *model,
                              const ganq_corpus *corpus, const char *description,
-                             const ganq_model_quantize_options *options, const ganq_model_info *before) {
+                             const ganq_model_quantize_options *options,
+                             const ganq_model_info *before) {
     ganq_model *quantized = NULL;
     double started = cli_now();
     ganq_status status = ganq_model_quantize(ctx, model, corpus, options, &quantized);
@@ -267,8 +325,9 @@ static int run(ganq_context *ctx, settings *s) {
     ganq_status status = ganq_model_load(ctx, s->paths[0], NULL, &model);
     if (status == GANQ_OK)
         status = ganq_model_get_info(model, &info);
-    int code = status == GANQ_OK ? load_calibration(s, &info, &corpus, description, sizeof description)
-                                 : cli_failed(status);
+    int code = status == GANQ_OK
+                   ? load_calibration(s, &info, &corpus, description, sizeof description)
+                   : cli_failed(status);
     ganq_quantize_options layer;
     ganq_quantize_options_init(&layer, sizeof layer);
     layer.bits = (int32_t)s->bits;
@@ -278,7 +337,8 @@ static int run(ganq_context *ctx, settings *s) {
     layer.outlier_ratio = (float)s->outliers;
     layer.lut_dtype = s->lut_dtype ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16;
     ganq_model_quantize_options options = {.struct_size = sizeof options,
-                                           .propagate = s->propagate ? GANQ_SWITCH_ON : GANQ_SWITCH_OFF,
+                                           .propagate =
+                                               s->propagate ? GANQ_SWITCH_ON : GANQ_SWITCH_OFF,
                                            .layer = &layer,
                                            .skip = s->keep_dense};
     if (code == CLI_OK)

@@ -1,5 +1,5 @@
-/* cmd_quantize_layer.c - `ganq quantize-layer`: weights and Hessians from a safetensors file, and the error that the
- * stored codes and tables have. */
+/* cmd_quantize_layer.c - `ganq quantize-layer`: weights and Hessians from a safetensors file, and
+ * the error that the stored codes and tables have. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,22 +30,28 @@ static int read_settings(int argc, char **argv, settings *s) {
         {CLI_CHOICE, 0, "recipe", &s->recipe, CLI_RECIPES, 0, 0, "how codes and tables are found"},
         {CLI_TEXT, 0, "rows", &s->rows, "A:B", 0, 0, "only rows A to B-1 of each weight"},
         {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept exact"},
-        {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 10000, "alternations; default: the recipe's"},
+        {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
+         "alternations; default: the recipe's"},
         {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10,
          "added to diag(H), as a part of its mean; 0: none; default: the recipe's"},
-        {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0, "type of the stored tables"},
+        {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0,
+         "type of the stored tables"},
         {CLI_TEXT, 'o', "out", &s->out, "FILE", 0, 0, "write the layer (of one --weight)"},
         {CLI_FLAG, 0, "json", &s->json, NULL, 0, 0,
-         "print JSON: error = sum (w-w~) H (w-w~)^T and norm = sum w H w^T in float64 for the layer as "
-         "stored, E = error/norm, seconds; per layer and in total"},
+         "print JSON: error = sum (w-w~) H (w-w~)^T and norm = sum w H w^T in float64 for the "
+         "layer as stored, E = error/norm, seconds; per layer and in total"},
         CLI_COMMON_OPTIONS(s->common)};
-    const cli_command command = {
-        "quantize-layer", "FILE.safetensors --weight NAME --hessian NAME [options]",
-        "Quantizes single layers. --weight and --hessian may be repeated, in the same order; the total E is\n"
-        "the sum of errors over the sum of norms.\n\n"
-        "  ganq quantize-layer layers.safetensors --weight layers.0.wq.weight --hessian layers.0.attn_in.H \\\n"
-        "      --bits 3 --json",
-        options, 1, 1};
+    const cli_command command = {"quantize-layer",
+                                 "FILE.safetensors --weight NAME --hessian NAME [options]",
+                                 "Quantizes single layers. --weight and --hessian may be repeated, "
+                                 "in the same order; the total E is\n"
+                                 "the sum of errors over the sum of norms.\n\n"
+                                 "  ganq quantize-layer layers.safetensors --weight "
+                                 "layers.0.wq.weight --hessian layers.0.attn_in.H \\\n"
+                                 "      --bits 3 --json",
+                                 options,
+                                 1,
+                                 1};
     int code = cli_parse(&command, argc, argv, &s->path);
     if (code != CLI_CONTINUE)
         return code;
@@ -62,8 +68,8 @@ static int read_settings(int argc, char **argv, settings *s) {
 }
 
 /* Shape of a matrix by name; a vector counts as one row. */
-static ganq_status find_matrix(const ganq_tensors *tensors, const char *path, const char *name, int64_t *index,
-                               int64_t *rows, int64_t *cols) {
+static ganq_status find_matrix(const ganq_tensors *tensors, const char *path, const char *name,
+                               int64_t *index, int64_t *rows, int64_t *cols) {
     ganq_tensor_info info = {.struct_size = sizeof info};
     *index = ganq_tensors_find(tensors, name);
     if (*index < 0) {
@@ -84,9 +90,12 @@ static ganq_status find_matrix(const ganq_tensors *tensors, const char *path, co
     return GANQ_OK;
 }
 
-static int code_of(ganq_status status) { return status == GANQ_ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_FAILURE; }
+static int code_of(ganq_status status) {
+    return status == GANQ_ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_FAILURE;
+}
 
-static int load_weight(const ganq_tensors *tensors, const settings *s, const char *name, ganq_matrix *out) {
+static int load_weight(const ganq_tensors *tensors, const settings *s, const char *name,
+                       ganq_matrix *out) {
     int64_t index, rows, cols;
     ganq_status status = find_matrix(tensors, s->path, name, &index, &rows, &cols);
     if (status != GANQ_OK)
@@ -94,7 +103,8 @@ static int load_weight(const ganq_tensors *tensors, const settings *s, const cha
     if (s->end > rows)
         return cli_usage("--rows %s: \"%s\" has %lld rows", s->rows, name, (long long)rows);
     int64_t count = s->end ? s->end - s->first : rows;
-    ganq_matrix w = GANQ_MATRIX(GANQ_DTYPE_F32, count, cols, calloc((size_t)(count * cols), sizeof(float)));
+    ganq_matrix w =
+        GANQ_MATRIX(GANQ_DTYPE_F32, count, cols, calloc((size_t)(count * cols), sizeof(float)));
     if (!w.data) {
         cli_message("out of memory: \"%s\"", name);
         return CLI_FAILURE;
@@ -108,13 +118,14 @@ static int load_weight(const ganq_tensors *tensors, const settings *s, const cha
     return CLI_OK;
 }
 
-static int load_hessian(ganq_context *ctx, const ganq_tensors *tensors, const settings *s, const char *name,
-                        ganq_hessian **out) {
+static int load_hessian(ganq_context *ctx, const ganq_tensors *tensors, const settings *s,
+                        const char *name, ganq_hessian **out) {
     int64_t index, rows, cols;
     ganq_status status = find_matrix(tensors, s->path, name, &index, &rows, &cols);
     if (status != GANQ_OK)
         return code_of(status);
-    ganq_matrix h = GANQ_MATRIX(GANQ_DTYPE_F64, rows, cols, calloc((size_t)(rows * cols), sizeof(double)));
+    ganq_matrix h =
+        GANQ_MATRIX(GANQ_DTYPE_F64, rows, cols, calloc((size_t)(rows * cols), sizeof(double)));
     if (!h.data) {
         cli_message("out of memory: \"%s\"", name);
         return CLI_FAILURE;
@@ -141,7 +152,8 @@ static ganq_status save_layer(const settings *s, const ganq_layer *layer, const 
     return ganq_layer_save(layer, s->out, name);
 }
 
-static int quantize_one(ganq_context *ctx, const ganq_tensors *tensors, const settings *s, size_t i, result *r) {
+static int quantize_one(ganq_context *ctx, const ganq_tensors *tensors, const settings *s, size_t i,
+                        result *r) {
     ganq_quantize_options options;
     ganq_matrix weight = {0};
     ganq_hessian *hessian = NULL;
@@ -186,7 +198,9 @@ done:
     return code;
 }
 
-static double relative(double error, double norm) { return norm > 0 ? error / norm : 0; }
+static double relative(double error, double norm) {
+    return norm > 0 ? error / norm : 0;
+}
 
 static int print_results(const settings *s, const result *results, const result *total) {
     if (!s->json) {
@@ -196,12 +210,12 @@ static int print_results(const settings *s, const result *results, const result 
             char shape[48];
             snprintf(shape, sizeof shape, "%lld x %lld", (long long)r->N, (long long)r->K);
             printf("%-44s %13s %10.4e %8.3f %9.3f%s%s\n", s->weights.items[i], shape,
-                   relative(r->error, r->norm), r->bits_per_weight, r->seconds, *r->note ? "  " : "",
-                   r->note);
+                   relative(r->error, r->norm), r->bits_per_weight, r->seconds,
+                   *r->note ? "  " : "", r->note);
         }
         if (s->weights.count > 1)
-            printf("%-44s %13s %10.4e %8s %9.3f\n", "total", "", relative(total->error, total->norm), "",
-                   total->seconds);
+            printf("%-44s %13s %10.4e %8s %9.3f\n", "total", "",
+                   relative(total->error, total->norm), "", total->seconds);
         return CLI_OK;
     }
     json_t *layers = json_array();
@@ -209,14 +223,14 @@ static int print_results(const settings *s, const result *results, const result 
         const result *r = &results[i];
         json_array_append_new(
             layers, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:s}", "name",
-                              s->weights.items[i], "N", (json_int_t)r->N, "K", (json_int_t)r->K, "error",
-                              r->error, "norm", r->norm, "E", relative(r->error, r->norm), "seconds",
-                              r->seconds, "bits_per_weight", r->bits_per_weight, "outliers",
-                              (json_int_t)r->outliers, "note", r->note));
+                              s->weights.items[i], "N", (json_int_t)r->N, "K", (json_int_t)r->K,
+                              "error", r->error, "norm", r->norm, "E", relative(r->error, r->norm),
+                              "seconds", r->seconds, "bits_per_weight", r->bits_per_weight,
+                              "outliers", (json_int_t)r->outliers, "note", r->note));
     }
-    return cli_print_json(json_pack("{s:f, s:f, s:f, s:f, s:i, s:s, s:o}", "error", total->error, "norm",
-                                    total->norm, "E", relative(total->error, total->norm), "seconds",
-                                    total->seconds, "bits", (int)s->bits, "recipe",
+    return cli_print_json(json_pack("{s:f, s:f, s:f, s:f, s:i, s:s, s:o}", "error", total->error,
+                                    "norm", total->norm, "E", relative(total->error, total->norm),
+                                    "seconds", total->seconds, "bits", (int)s->bits, "recipe",
                                     cli_choice(CLI_RECIPES, s->recipe), "layers", layers));
 }
 

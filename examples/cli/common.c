@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,9 +24,12 @@ void cli_signals_install(void) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, seen at the end */
+    signal(SIGXFSZ, SIG_IGN); /* and so is the limit of a file's size */
 }
 
-int cli_interrupted(void) { return interrupted; }
+int cli_interrupted(void) {
+    return interrupted;
+}
 
 static void message_list(const char *format, va_list list) {
     cli_progress_clear();
@@ -100,18 +104,26 @@ int cli_print_json(json_t *value) {
 }
 
 int cli_write_json(const char *path, json_t *value) {
+    struct stat info;
+    /* A pipe or device is written into; a rename would put a file in its place. */
+    const int in_place = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
     size_t length = strlen(path) + sizeof ".part";
     char *temporary = malloc(length);
-    int failed = !value || !temporary;
-    if (!failed) {
-        snprintf(temporary, length, "%s.part", path);
-        failed = json_dump_file(value, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0 ||
-                 rename(temporary, path) != 0;
-        if (failed) {
-            int reason = errno;
+    if (!value || !temporary) {
+        cli_message("%s: cannot write: the report is not valid JSON, or out of memory", path);
+        free(temporary);
+        json_decref(value);
+        return CLI_FAILURE;
+    }
+    snprintf(temporary, length, "%s%s", path, in_place ? "" : ".part");
+    errno = 0;
+    int failed = json_dump_file(value, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0 ||
+                 (!in_place && rename(temporary, path) != 0);
+    if (failed) {
+        int reason = errno;
+        if (!in_place)
             unlink(temporary);
-            cli_message("%s: cannot write: %s", path, strerror(reason));
-        }
+        cli_message("%s: cannot write: %s", path, strerror(reason));
     }
     free(temporary);
     json_decref(value);
@@ -125,6 +137,8 @@ static void format_cell(const json_t *value, char *out, size_t size) {
         snprintf(out, size, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
         snprintf(out, size, "%.4g", json_real_value(value));
+    else if (json_is_boolean(value))
+        snprintf(out, size, "%s", json_is_true(value) ? "yes" : "no");
     else
         snprintf(out, size, "-");
 }

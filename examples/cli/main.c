@@ -1,5 +1,7 @@
 /* main.c - `ganq`: picks the command. */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -12,7 +14,8 @@ static const struct {
     const char *text;
 } commands[] = {
     {"quantize", cmd_quantize, "a model directory to 2, 3 or 4 bits"},
-    {"quantize-layer", cmd_quantize_layer, "single layers from a safetensors file, with their error"},
+    {"quantize-layer", cmd_quantize_layer,
+     "single layers from a safetensors file, with their error"},
     {"perplexity", cmd_perplexity, "how well a model predicts a text"},
     {"generate", cmd_generate, "text from a prompt"},
     {"inspect", cmd_inspect, "what is in a model directory or a safetensors file; checks sums"},
@@ -40,15 +43,17 @@ static void print_overview(FILE *file) {
                   "Large language models in 2, 3 and 4 bits with one lookup table per row.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(file, "  %-16s %s\n", commands[i].name, commands[i].text);
-    fprintf(file,
-            "\nEvery command has --help, and takes --device auto|cpu|cuda:I, --threads T and --numerics.\n"
-            "\nExample, with calibration text and evaluation text as .txt, .jsonl or .json, each maybe "
-            ".gz:\n"
-            "  ganq quantize Llama-3.2-1B Llama-3.2-1B-ganq4 --bits 4 --calib c4.json.gz\n"
-            "  ganq perplexity Llama-3.2-1B-ganq4 --text wikitext2.test.raw\n"
-            "  ganq generate Llama-3.2-1B-ganq4 --prompt \"Once upon a time\"\n"
-            "\nExit codes: 0 done; 1 failed; 2 wrong usage; 3 a file, tensor or device was not found;\n"
-            "4 the output exists already; 130 interrupted.\n");
+    fprintf(
+        file,
+        "\nEvery command has --help, and takes --device auto|cpu|cuda:I, --threads T and "
+        "--numerics.\n"
+        "\nExample, with calibration text and evaluation text as .txt, .jsonl or .json, each maybe "
+        ".gz:\n"
+        "  ganq quantize Llama-3.2-1B Llama-3.2-1B-ganq4 --bits 4 --calib c4.json.gz\n"
+        "  ganq perplexity Llama-3.2-1B-ganq4 --text wikitext2.test.raw\n"
+        "  ganq generate Llama-3.2-1B-ganq4 --prompt \"Once upon a time\"\n"
+        "\nExit codes: 0 done; 1 failed; 2 wrong usage; 3 a file, tensor or device was not found;\n"
+        "4 the output exists already; 130 interrupted.\n");
 }
 
 static int run_command(int argc, char **argv) {
@@ -71,7 +76,17 @@ static int cmd_help(int argc, char **argv) {
     return run_command(count, arguments);
 }
 
+/* A standard stream that came closed is opened as one that refuses, so that no file of the output
+ * gets its number and what is printed with it. */
+static void occupy_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(CLI_FAILURE);
+}
+
 int main(int argc, char **argv) {
+    occupy_standard_streams();
     cli_signals_install();
     int code;
     if (argc < 2) {

@@ -10,22 +10,23 @@ static const char exit_codes_help[] =
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a file, tensor or device was not found;\n"
     "4 the output exists already; 130 interrupted.\n";
 
-/* Prints `text` wrapped at 100 columns, continuing at column `indent`; the cursor stands at `column`. */
-static void print_wrapped(const char *text, int indent, int column) {
+/* Prints `text` wrapped at 100 columns; the cursor stands at column `indent`, where further lines
+ * begin, too. */
+static void print_wrapped(const char *text, int indent) {
+    int column = indent;
     while (*text) {
-        size_t word = strcspn(text, " ");
-        if (column + (int)word > 99 && column > indent) {
+        int word = (int)strcspn(text, " ");
+        if (column > indent && column + 1 + word > 99) {
             printf("\n%*s", indent, "");
             column = indent;
-        }
-        printf("%.*s", (int)word, text);
-        column += (int)word;
-        text += word;
-        if (*text) {
+        } else if (column > indent) {
             putchar(' ');
             column++;
-            text++;
         }
+        printf("%.*s", word, text);
+        column += word;
+        text += word;
+        text += *text == ' ';
     }
     putchar('\n');
 }
@@ -72,7 +73,7 @@ static void print_help(const cli_command *command) {
             column = 0;
         }
         printf("%*s", HELP_COLUMN - column, "");
-        print_wrapped(help, HELP_COLUMN, HELP_COLUMN);
+        print_wrapped(help, HELP_COLUMN);
     }
     printf("      --help                  this text\n\n%s", exit_codes_help);
 }
@@ -146,13 +147,14 @@ static int set_option(const cli_option *o, const char *shown, const char *text) 
     }
 }
 
-static const cli_option *find_option(const cli_command *command, const char *name, size_t length) {
+static const cli_option *find_option(const cli_command *command, const char *name, size_t length,
+                                     int is_long) {
     for (const cli_option *o = command->options; o->kind != CLI_END; o++) {
         if (o->kind == CLI_HEADING)
             continue;
-        if (length == 1 && o->letter == *name)
+        if (!is_long && o->letter == *name)
             return o;
-        if (length > 1 && o->name && strlen(o->name) == length && !strncmp(o->name, name, length))
+        if (is_long && o->name && strlen(o->name) == length && !strncmp(o->name, name, length))
             return o;
     }
     return NULL;
@@ -166,8 +168,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, const char **ar
         char *word = argv[i];
         if (options_ended || word[0] != '-' || !word[1]) {
             if (count == command->max_arguments)
-                return cli_usage("%s: unexpected argument \"%s\" (ganq %s --help)", command->name, word,
-                                 command->name);
+                return cli_usage("%s: unexpected argument \"%s\" (ganq %s --help)", command->name,
+                                 word, command->name);
             arguments[count++] = word;
             continue;
         }
@@ -182,8 +184,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, const char **ar
         int is_long = word[1] == '-';
         const char *name = word + (is_long ? 2 : 1), *value = NULL;
         size_t length = is_long ? strcspn(name, "=") : 1;
-        const cli_option *o =
-            is_long && length < 2 ? NULL : find_option(command, name, length);
+        const cli_option *o = find_option(command, name, length, is_long);
         if (!o)
             return cli_usage("%s: unknown option \"%s\" (ganq %s --help)", command->name, word,
                              command->name);

@@ -1,4 +1,5 @@
-/* progress.c - progress on standard error: one redrawn line, a line per finished step, or JSON lines. */
+/* progress.c - progress on standard error: one redrawn line, a line per finished step, or JSON
+ * lines. */
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -7,7 +8,7 @@
 
 static struct {
     int64_t mode;
-    int redraw;         /* standard error is a terminal  */
+    int redraw; /* standard error is a terminal  */
     int line_is_drawn;
     int32_t last_stage; /* JSON, PLAIN: of the last line */
     int last_percent;
@@ -55,8 +56,8 @@ static void print_line(const ganq_progress *p) {
 }
 
 static void print_json(const ganq_progress *p) {
-    json_t *line = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f}", "stage", stage_name(p->stage), "name",
-                             p->name ? p->name : "", "done", (json_int_t)p->done, "total",
+    json_t *line = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f}", "stage", stage_name(p->stage),
+                             "name", p->name ? p->name : "", "done", (json_int_t)p->done, "total",
                              (json_int_t)p->total, "fraction", p->fraction, "seconds", p->seconds);
     if (!line) /* a name that is not UTF-8 */
         return;

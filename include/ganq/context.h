@@ -17,11 +17,12 @@ typedef enum ganq_device_kind {
     GANQ_DEVICE_CUDA = 2
 } ganq_device_kind;
 
-/* How ganq_lut_gemm computes. */
+/* How ganq_lut_gemm computes; errors are those of a call's result, |Y - Y64| / |Y64|. */
 typedef enum ganq_numerics {
-    GANQ_NUMERICS_DEFAULT = 0,
-    GANQ_NUMERICS_FAST = 1, /* may use fixed-point tables and activations where a kernel has them */
-    GANQ_NUMERICS_EXACT = 2 /* fp32 arithmetic                                                    */
+    GANQ_NUMERICS_DEFAULT = 0, /* exact */
+    GANQ_NUMERICS_FAST = 1,    /* at most 3e-4: 16-bit fixed-point tables and activations where the
+                                  processor has a kernel for them (AVX-512 with VNNI), else exact  */
+    GANQ_NUMERICS_EXACT = 2    /* at most 1e-6: fp32 arithmetic                                    */
 } ganq_numerics;
 
 typedef enum ganq_log_level {
@@ -75,7 +76,7 @@ typedef struct ganq_context_options {
 } ganq_context_options;
 
 /* options may be NULL. NO_DEVICE if the device or its driver is missing, with the reason. Environment:
- * GANQ_CPU_ISA = ref | avx2 forces the CPU kernels; an unknown or unavailable one is INVALID_ARG. */
+ * GANQ_CPU_ISA = ref | avx2 | avx512 forces the CPU kernels; an unknown or unavailable one is INVALID_ARG. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_context_create(const ganq_context_options *options,
                                                         ganq_context **out);
 GANQ_API void ganq_context_free(ganq_context *ctx);

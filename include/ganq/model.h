@@ -52,7 +52,8 @@ typedef struct ganq_linear_info {
     int64_t rows;           /* N */
     int64_t cols;           /* K */
     double bits_per_weight; /* 32, 16 for dense ones                                             */
-    double error;           /* as in ganq_layer_report; 0 when not made by this handle           */
+    double error;           /* as in ganq_layer_report; 0 when not made by this handle. With propagation:
+                               of the moved weights                                              */
     double norm;            /* error / norm = E; 0 when not known                                */
     double seconds;         /* of the solver */
     int64_t tokens;         /* calibration tokens seen */
@@ -64,8 +65,10 @@ GANQ_API const ganq_layer *ganq_model_layer(const ganq_model *model, int64_t i);
 
 typedef struct ganq_model_quantize_options {
     uint32_t struct_size;
-    int32_t propagate;                  /* ganq_switch; ON (default): each block sees inputs that went
-                                           through the quantized blocks before it; OFF: the dense ones */
+    int32_t propagate;                  /* ganq_switch; ON (default): each linear sees inputs that went
+                                           through the quantized ones before it, and (but for the recipes
+                                           RTN and PAPER) its weights are first moved to make up for what
+                                           those inputs lost; OFF: all see the dense model's inputs     */
     const ganq_quantize_options *layer; /* for every linear; NULL: defaults                            */
     const char *skip;                   /* regular expression (PCRE2): linears whose name it matches stay
                                            dense; NULL: none                                           */

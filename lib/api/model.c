@@ -22,11 +22,14 @@ ganq_status ganq_model_load(ganq_context *ctx, const char *dir, const ganq_model
     REQUIRE(out, "ganq_model_load");
     GANQ_TRY(ganq__options_read(&o, sizeof o, options, "ganq_model_options"));
     if (o.verify < GANQ_SWITCH_DEFAULT || o.verify > GANQ_SWITCH_ON)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_model_options: verify %d is none of ganq_switch", (int)o.verify);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_model_options: verify %d is none of ganq_switch",
+                  (int)o.verify);
     return ganq__model_load(ctx, dir, &o, out);
 }
 
-void ganq_model_free(ganq_model *model) { ganq__model_release(model); }
+void ganq_model_free(ganq_model *model) {
+    ganq__model_release(model);
+}
 
 /* Codes, tables and outliers; weights alone of a dense linear. */
 static int64_t weight_bytes(const ganq__linear *linear) {
@@ -40,7 +43,8 @@ static int64_t weight_bytes(const ganq__linear *linear) {
 static int64_t linear_bytes(const ganq__linear *linear) {
     if (linear->layer)
         return ganq__layer_stored_bytes(linear->layer);
-    return weight_bytes(linear) + (linear->bias_tensor ? (int64_t)linear->bias_tensor->size_bytes : 0);
+    return weight_bytes(linear) +
+           (linear->bias_tensor ? (int64_t)linear->bias_tensor->size_bytes : 0);
 }
 
 static int64_t parameters(const ganq__linear *linear) {
@@ -96,7 +100,8 @@ ganq_status ganq_model_get_linear(const ganq_model *model, int64_t i, ganq_linea
         .name = linear->name,
         .rows = linear->N,
         .cols = linear->K,
-        .bits_per_weight = 8.0 * (double)weight_bytes(linear) / ((double)linear->N * (double)linear->K),
+        .bits_per_weight =
+            8.0 * (double)weight_bytes(linear) / ((double)linear->N * (double)linear->K),
         .error = layer ? layer->report.error : 0,
         .norm = layer ? layer->report.norm : 0,
         .seconds = layer ? layer->report.seconds : 0,
@@ -109,7 +114,8 @@ const ganq_layer *ganq_model_layer(const ganq_model *model, int64_t i) {
     return model && i >= 0 && i < model->linear_count ? ganq__model_linear(model, i)->layer : NULL;
 }
 
-ganq_status ganq_model_quantize(ganq_context *ctx, const ganq_model *model, const ganq_corpus *calibration,
+ganq_status ganq_model_quantize(ganq_context *ctx, const ganq_model *model,
+                                const ganq_corpus *calibration,
                                 const ganq_model_quantize_options *options, ganq_model **out) {
     ganq_model_quantize_options o;
     REQUIRE(ctx, "ganq_model_quantize");
@@ -119,7 +125,8 @@ ganq_status ganq_model_quantize(ganq_context *ctx, const ganq_model *model, cons
     return ganq__model_quantize(ctx, model, calibration, &o, out);
 }
 
-ganq_status ganq_model_plan(ganq_context *ctx, const ganq_model *model, const ganq_corpus *calibration,
+ganq_status ganq_model_plan(ganq_context *ctx, const ganq_model *model,
+                            const ganq_corpus *calibration,
                             const ganq_model_quantize_options *options, ganq_quantize_plan *plan,
                             int64_t *linear_bytes_out) {
     ganq_model_quantize_options o;

@@ -17,8 +17,9 @@ ganq_status ganq_tensors_open(const char *path, ganq_tensors **out) {
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_tensors_open: %s is NULL", path ? "out" : "path");
     ganq_tensors *tensors;
     GANQ_ALLOC(tensors, 1);
-    const ganq_status status = ganq__path_is_dir(path) ? ganq__tensors_open_dir(path, &tensors->files)
-                                                       : ganq__tensors_open_file(path, &tensors->files);
+    const ganq_status status = ganq__path_is_dir(path)
+                                   ? ganq__tensors_open_dir(path, &tensors->files)
+                                   : ganq__tensors_open_file(path, &tensors->files);
     if (status != GANQ_OK) {
         ganq__free(tensors);
         return status;
@@ -92,16 +93,16 @@ ganq_status ganq_tensors_read(const ganq_tensors *tensors, int64_t i, int64_t fi
                   tensor->fault);
     const int32_t dtype = ganq__st_to_dtype(tensor->dtype);
     if (!dtype || dtype == GANQ_DTYPE_U8 || tensor->rank < 1 || tensor->rank > 2)
-        GANQ_FAIL(GANQ_ERR_FORMAT, "%s: tensor %s: expected a matrix of F64, F32, F16 or BF16, found %s of rank %d",
+        GANQ_FAIL(GANQ_ERR_FORMAT,
+                  "%s: tensor %s: expected a matrix of F64, F32, F16 or BF16, found %s of rank %d",
                   ganq__tensor_file(tensor), tensor->name, tensor->dtype_name, tensor->rank);
     const int64_t rows = tensor->rank == 2 ? tensor->shape[0] : 1;
     const int64_t cols = tensor->shape[tensor->rank - 1];
     if (m.cols != cols || first_row < 0 || m.rows > rows || first_row > rows - m.rows)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
-                  "%s: tensor %s is [%" PRId64 ",%" PRId64 "]; asked for rows %" PRId64 " to %" PRId64
-                  " of %" PRId64 " columns",
-                  ganq__tensor_file(tensor), tensor->name, rows, cols, first_row, first_row + m.rows,
-                  m.cols);
+                  "%s: tensor %s is [%" PRId64 ",%" PRId64 "]; asked for %" PRId64
+                  " rows of %" PRId64 " columns from row %" PRId64,
+                  ganq__tensor_file(tensor), tensor->name, rows, cols, m.rows, m.cols, first_row);
     const size_t row_bytes = (size_t)cols * ganq__dtype_size(dtype);
     for (int64_t r = 0; r < m.rows; r++) {
         const char *row = (const char *)tensor->data + (size_t)(first_row + r) * row_bytes;

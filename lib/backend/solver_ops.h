@@ -30,8 +30,8 @@ typedef struct ganq__panels {
     float *data;
 } ganq__panels;
 
-/* Index in `data` of row 0 of panel p (not stored itself when triangular: add 16 u for a row u >=
- * 16 p). */
+/* Index in `data` of row 0 of panel p; when triangular it is not stored itself: row u >= 16 p lies
+ * 16 u further. */
 static inline int64_t ganq__panel_origin(const ganq__panels *m, int64_t p) {
     return m->triangular ? 16 * (p * m->ld - 8 * p * (p - 1)) - 256 * p : 16 * p * m->ld;
 }
@@ -48,18 +48,16 @@ typedef struct ganq__trial_table {
 } ganq__trial_table;
 
 typedef struct ganq__solver_ops {
-    /* S-step (paper, eq. 7-9), columns from the last to the first:
-     *   c_k = sum_{u>k} e_u L_uk,  q_k = the entry nearest to w_k + c_k / L_kk,  e_k = w_k -
-     * t[q_k]. inverse: 1 / L_kk [ld]. Writes codes, e and r = e L (r_k = c_k + e_k L_kk), each
-     * [trials, ld]. */
+    /* S-step (paper, eq. 7-9), columns from the last to the first: c_k = sum_{u>k} e_u L_uk; q_k =
+     * the entry nearest to w_k + c_k / L_kk; e_k = w_k - t[q_k]. inverse: 1 / L_kk [ld]. Writes
+     * codes, e and r = e L (r_k = c_k + e_k L_kk), each [trials, ld]. */
     void (*assign)(const ganq__panels *factor, const float *inverse, int64_t trials, const float *w,
                    const ganq__trial_table *tables, uint8_t *codes, float *e, float *r);
     /* For the table step, with S the one-hot codes, never materialised: U = S L by segmented sums
      * of L's rows, gram = U U^T = S L L^T S^T [trials,16,16] and, when r is not NULL, slope = U r^T
-     * = S L L^T e^T [trials,16]. scratch: gram_scratch(K, trials) bytes, 64-byte aligned. */
+     * = S L L^T e^T [trials,16]. */
     void (*gram)(const ganq__panels *factor, int levels, int64_t trials, const uint8_t *codes,
-                 const float *r, float *gram, float *slope, void *scratch);
-    int64_t (*gram_scratch)(int64_t K, int64_t trials);
+                 const float *r, float *gram, float *slope);
     /* g = e H, [trials, ld]. */
     void (*product)(const ganq__panels *hessian, int64_t trials, const float *e, float *g);
     /* One sweep of coordinate descent: for each column in turn the entry nearest to w~_k + g_k /

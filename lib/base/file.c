@@ -36,10 +36,10 @@ static ganq_status errno_status(int error) {
         return errno_status(error_);                                                               \
     } while (0)
 
-/* An open descriptor of a regular file, and its size. */
+/* An open descriptor of a regular file, and its size. O_NONBLOCK: opening a pipe without a writer must not wait. */
 static ganq_status open_regular(const char *path, int *out_fd, uint64_t *size) {
     struct stat info;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         FAIL_ERRNO("open", path);
     if (fstat(fd, &info) != 0) {
@@ -164,7 +164,12 @@ static int create_beside(const char *path, char **name) {
 }
 
 ganq_status ganq__writer_open(ganq__writer *writer, const char *path) {
+    struct stat info;
     *writer = (ganq__writer){0};
+    /* The rename at the end would put a file in the place of a device. */
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        GANQ_FAIL(GANQ_ERR_IO, "%s: is %s, not a file", path,
+                  S_ISDIR(info.st_mode) ? "a directory" : "a special file");
     writer->path = ganq__strdup(path);
     if (!writer->path)
         return GANQ_ERR_NO_MEMORY;

@@ -25,6 +25,13 @@ static int has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c");
 }
+
+/* Zen 4, Ice Lake and later (VNNI); AVX2 with it, for the families that have no table here. */
+static int has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 /* From the plainest to the best; a family that a row leaves out comes from the rows before it. */
@@ -46,11 +53,16 @@ static const cpu_isa isas[] = {
         .solver = &ganq__solver_ops_avx2,
         .model = &ganq__model_ops_avx2,
     },
+    {
+        .name = "avx512",
+        .available = has_avx512,
+        .lut = &ganq__lut_ops_avx512,
+    },
 #endif
 };
 enum { ISAS = sizeof isas / sizeof isas[0] };
 
-/* The words "ref, avx2": of all rows, or of those that this processor can run. */
+/* The words "ref, avx2, avx512": of all rows, or of those that this processor can run. */
 static const char *list_isas(char *text, size_t size, int available_only) {
     size_t used = 0;
     text[0] = '\0';

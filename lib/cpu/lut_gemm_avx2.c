@@ -1,67 +1,40 @@
-/* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C; f32 weights and sums.
+/* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C;
+ * f32 weights and sums.
  *
- * Layout   codes: lanes.h. One 32-byte load, a shift and a mask give the codes of 32 neighbouring
- *          columns, a byte each.
- * Lookup   F16 tables: the 16 entries as two byte tables (low and high bytes) in registers; two
- *          vpshufb and two unpacks make 32 halves, vcvtph2ps four vectors of weights in column
- *          order. F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored value
- *          exactly.
- * M <= 8   rows of W one by one; weights stay in registers and meet every row of X before the next
- *          32 are decoded:
+ * Layout   codes: lanes.h. One 32-byte load, a shift and a mask give the codes
+ * of 32 neighbouring columns, a byte each. Lookup   F16 tables: the 16 entries
+ * as two byte tables (low and high bytes) in registers; two vpshufb and two
+ * unpacks make 32 halves, vcvtph2ps four vectors of weights in column order.
+ * F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored
+ * value exactly. M <= 8   rows of W one by one; weights stay in registers and
+ * meet every row of X before the next 32 are decoded:
  *
- *              row n   |block|block| ... |block|tail|       for m < M:  acc[m] += w * x[m]
+ *              row n   |block|block| ... |block|tail|       for m < M:  acc[m]
+ * += w * x[m]
  *
- * M > 8    128 tokens at a time. X is packed once in panels [256 k][16 tokens]. An item is 48 rows
- *          of W; per 256 columns it decodes 6 rows into 6 KB and multiplies them with every panel,
- *          a tile of 6 x 16 sums in 12 registers:
- *
- *              w [6][256], first-level cache     x  panel panel ... panel, 128 KB, second level
- *              sums of the item [8 groups][8 panels][6][16], 24 KB
- *
- * Tails    columns after the last block are bit planes and are expanded by groups of 32; x beyond
- *          K is read from a zeroed copy of its last columns. Nothing outside the rows is touched.
- * Order    an element's sum depends on K and on which of the two ways is taken, not on threads or
- *          place.
- * Bound    docs/kernels.md.
- * Tried    M <= 8 with K cut so that X stays in the first-level cache for 16 rows of W: M = 8 took
- *          6.4 for 5.6 ms (4096 x 4096, one thread, EPYC Zen 3); the codes are then read in short
- *          runs, and a table is set up for each. */
+ * M > 8    decoded panels (lut_blocked.h); a tile of 6 x 16 sums in 12
+ * registers. Tails    columns after the last block are bit planes and are
+ * expanded by groups of 32; x beyond K is read from a zeroed copy of its last
+ * columns. Nothing outside the rows is touched. Bound    docs/kernels.md. Tried
+ * M <= 8 with K cut so that X stays in the first-level cache for 16 rows of W:
+ * M = 8 took 6.4 for 5.6 ms (4096 x 4096, one thread, EPYC Zen 3); the codes
+ * are then read in short runs, and a table is set up for each. */
 #include <immintrin.h>
 #include <string.h>
 
-#include "alloc.h"
 #include "cpu.h"
-#include "lanes.h"
-#include "layer.h"
+#include "lut_blocked.h"
 #include "lut_ops.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
     GROUP = GANQ__GROUP,
-    CHUNK = GANQ__LANES_CHUNK, /* columns of a decoded piece */
+    CHUNK = GANQ__LUT_CHUNK,
     SMALL_M = 8,
-    SMALL_ROWS = 16, /* rows of W per item, M <= 8 */
     TILE_N = 6,
-    TILE_M = 16,
-    PANELS = 8,
-    TOKENS = PANELS * TILE_M,
-    TILES_N = 8,
-    LARGE_ROWS = TILES_N * TILE_N, /* rows of W per item, M > 8 */
-    /* Multiply-adds below which waking other threads takes longer than the work. */
-    SERIAL_WORK = 1 << 15
+    TILE_M = GANQ__LUT_PANEL
 };
-
-typedef struct lut_job {
-    const ganq_layer *layer;
-    int64_t M, ldx, ldy;
-    const float *x;
-    float *y;
-    /* M > 8 */
-    int64_t panels;
-    float *packed; /* [K/256][panels][256][16], the last block shorter */
-    float *sums;   /* [threads][TILES_N][PANELS][TILE_N][TILE_M] */
-} lut_job;
 
 /* ---- codes: 32 columns, one per byte ---- */
 
@@ -69,7 +42,8 @@ INLINE __m256i load32(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-/* (v >> shift) & mask in every byte; mask has no bit that a neighbour's would reach. */
+/* (v >> shift) & mask in every byte; mask has no bit that a neighbour's would
+ * reach. */
 INLINE __m256i field(__m256i v, int shift, int mask) {
     return _mm256_and_si256(shift ? _mm256_srli_epi16(v, shift) : v, _mm256_set1_epi8((char)mask));
 }
@@ -86,8 +60,8 @@ INLINE __m256i slot_codes(const uint8_t *block, const int s, const int bits) {
     return _mm256_or_si256(upper, field(load32(block + 64), s, 1));
 }
 
-/* A group of bit planes. Byte i of the result wants bit i % 8 of byte i / 8 of each word: the word
- * everywhere, its bytes spread, that bit tested. */
+/* A group of bit planes. Byte i of the result wants bit i % 8 of byte i / 8 of
+ * each word: the word everywhere, its bytes spread, that bit tested. */
 INLINE __m256i group_codes(const uint8_t *group, const int bits) {
     const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
                                             2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
@@ -105,8 +79,8 @@ INLINE __m256i group_codes(const uint8_t *group, const int bits) {
 
 /* ---- tables ---- */
 
-/* Of one row: F16 in a = low bytes, b = high bytes, both in each half; F32 in a = entries 0..7, b =
- * entries 8..15. */
+/* Of one row: F16 in a = low bytes, b = high bytes, both in each half; F32 in a
+ * = entries 0..7, b = entries 8..15. */
 typedef struct table {
     __m256i a, b;
 } table;
@@ -168,8 +142,8 @@ INLINE float sum_lanes(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* acc[m][i % chains] += w[i] * x[m][8i..8i+7]; several chains where there are few rows, to hide the
- * FMA's latency. */
+/* acc[m][i % chains] += w[i] * x[m][8i..8i+7]; several chains where there are
+ * few rows, to hide the FMA's latency. */
 INLINE void multiply_32(const __m256 w[4], const float *x, int64_t ldx, __m256 (*acc)[4],
                         const int M, const int chains) {
     for (int i = 0; i < 4; i++)
@@ -179,27 +153,21 @@ INLINE void multiply_32(const __m256 w[4], const float *x, int64_t ldx, __m256 (
 }
 
 /* y[m][n] from the sums of row n. */
-INLINE void finish_row(const lut_job *job, int64_t n, __m256 (*acc)[4], const int M,
+INLINE void finish_row(const ganq__lut_product *p, int64_t n, __m256 (*acc)[4], const int M,
                        const int chains) {
-    const ganq_layer *layer = job->layer;
     for (int m = 0; m < M; m++) {
         for (int c = 1; c < chains; c++)
             acc[m][0] = _mm256_add_ps(acc[m][0], acc[m][c]);
-        float sum = sum_lanes(acc[m][0]);
-        if (layer->outlier_rowptr)
-            for (int32_t i = layer->outlier_rowptr[n]; i < layer->outlier_rowptr[n + 1]; i++)
-                sum += layer->outlier_vals[i] * job->x[m * job->ldx + layer->outlier_cols[i]];
-        if (layer->bias)
-            sum += layer->bias[n];
-        job->y[m * job->ldy + n] = sum;
+        p->y[m * p->ldy + n] = ganq__lut_finish(p, n, m, sum_lanes(acc[m][0]));
     }
 }
 
-/* Rows [first, end) of W; x_end [M][32] is x's last K % 32 columns and zeros. */
-INLINE void rows_small(const lut_job *job, int64_t first, int64_t end, const float *x_end,
-                       const int bits, const int f32, const int M) {
-    const ganq_layer *layer = job->layer;
-    const int64_t K = layer->K, ldx = job->ldx, block = bits == 4 ? 64 : bits == 2 ? 128 : 256;
+/* Rows [first, end) of W; x_end [M][32] is x's last K % 32 columns and zeros.
+ */
+INLINE void rows_small(const ganq__lut_product *product, int64_t first, int64_t end,
+                       const float *x_end, const int bits, const int f32, const int M) {
+    const ganq_layer *layer = product->layer;
+    const int64_t K = layer->K, ldx = product->ldx, block = bits == 4 ? 64 : bits == 2 ? 128 : 256;
     const int slots = bits == 4 ? 2 : bits == 2 ? 4 : 8, chains = M == 1 ? 4 : M <= 4 ? 2 : 1;
     for (int64_t n = first; n < end; n++) {
         const uint8_t *p = ganq__layer_lanes(layer, n);
@@ -213,23 +181,24 @@ INLINE void rows_small(const lut_job *job, int64_t first, int64_t end, const flo
 #pragma GCC unroll 8
             for (int s = 0; s < slots; s++) {
                 look_up(slot_codes(p, s, bits), &t, bits, f32, w);
-                multiply_32(w, job->x + k + GROUP * s, ldx, acc, M, chains);
+                multiply_32(w, product->x + k + GROUP * s, ldx, acc, M, chains);
             }
         for (; k < K; k += GROUP, p += 4 * bits) {
             const int whole = k + GROUP <= K;
             look_up(group_codes(p, bits), &t, bits, f32, w);
-            multiply_32(w, whole ? job->x + k : x_end, whole ? ldx : GROUP, acc, M, chains);
+            multiply_32(w, whole ? product->x + k : x_end, whole ? ldx : GROUP, acc, M, chains);
         }
-        finish_row(job, n, acc, M, chains);
+        finish_row(product, n, acc, M, chains);
     }
 }
 
-typedef void (*rows_fn)(const lut_job *job, int64_t first, int64_t end, const float *x_end);
+typedef void (*rows_fn)(const ganq__lut_product *product, int64_t first, int64_t end,
+                        const float *x_end);
 
 #define ROWS(bits, f32, M)                                                                         \
-    static void rows_w##bits##_##f32##_m##M(const lut_job *job, int64_t first, int64_t end,        \
-                                            const float *x_end) {                                  \
-        rows_small(job, first, end, x_end, bits, f32, M);                                          \
+    static void rows_w##bits##_##f32##_m##M(const ganq__lut_product *product, int64_t first,       \
+                                            int64_t end, const float *x_end) {                     \
+        rows_small(product, first, end, x_end, bits, f32, M);                                      \
     }
 #define ROWS_M(bits, f32)                                                                          \
     ROWS(bits, f32, 1)                                                                             \
@@ -256,24 +225,18 @@ ROWS_M(4, 1)
 static const rows_fn small_kernels[3][2][SMALL_M] = {
     {LIST_M(2, 0), LIST_M(2, 1)}, {LIST_M(3, 0), LIST_M(3, 1)}, {LIST_M(4, 0), LIST_M(4, 1)}};
 
-static void item_small(void *user, int64_t item, int worker) {
-    const lut_job *job = user;
-    const ganq_layer *layer = job->layer;
-    const int64_t first = item * SMALL_ROWS, rest = layer->N - first, tail = layer->K % GROUP;
+static void small(const ganq__lut_product *product, int64_t first, int64_t end) {
+    const ganq_layer *layer = product->layer;
+    const int64_t tail = layer->K % GROUP;
     float x_end[SMALL_M * GROUP] = {0};
-    (void)worker;
-    for (int64_t m = 0; m < job->M && tail; m++)
-        memcpy(x_end + m * GROUP, job->x + m * job->ldx + layer->K - tail,
+    for (int64_t m = 0; m < product->M && tail; m++)
+        memcpy(x_end + m * GROUP, product->x + m * product->ldx + layer->K - tail,
                (size_t)tail * sizeof *x_end);
-    small_kernels[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32][job->M - 1](
-        job, first, first + (rest < SMALL_ROWS ? rest : SMALL_ROWS), x_end);
+    small_kernels[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32][product->M - 1](
+        product, first, end, x_end);
 }
 
 /* ---- M > 8 ---- */
-
-static int64_t minimum(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* 8 x 8: from[r][c] to to[c * TILE_M + r]. */
 INLINE void transpose_8(const float *from, int64_t ld, float *to) {
@@ -296,28 +259,14 @@ INLINE void transpose_8(const float *from, int64_t ld, float *to) {
     }
 }
 
-/* Where the panel's columns from k on (a multiple of CHUNK) are packed. */
-static float *packed_panel(const lut_job *job, int64_t panel, int64_t k) {
-    return job->packed + (k * job->panels + panel * minimum(job->layer->K - k, CHUNK)) * TILE_M;
-}
-
-/* One panel: 16 rows of x, all of K; rows that are not there are zero. */
-static void pack_panel(void *user, int64_t panel, int worker) {
-    const lut_job *job = user;
-    const int64_t K = job->layer->K, rows = minimum(job->M - panel * TILE_M, TILE_M),
-                  whole = rows / 8 * 8;
-    const float *x = job->x + panel * TILE_M * job->ldx;
-    (void)worker;
-    for (int64_t k0 = 0; k0 < K; k0 += CHUNK) {
-        float *to = packed_panel(job, panel, k0);
-        const int64_t kc = minimum(K - k0, CHUNK), even = kc / 8 * 8;
-        for (int64_t r = 0; r < whole; r += 8)
-            for (int64_t k = 0; k < even; k += 8)
-                transpose_8(x + r * job->ldx + k0 + k, job->ldx, to + k * TILE_M + r);
-        for (int64_t r = 0; r < TILE_M; r++)
-            for (int64_t k = r < whole ? even : 0; k < kc; k++)
-                to[k * TILE_M + r] = r < rows ? x[r * job->ldx + k0 + k] : 0;
-    }
+static void pack(float *panel, int64_t kc, int64_t rows, const float *x, int64_t ldx) {
+    const int64_t whole = rows / 8 * 8, even = kc / 8 * 8;
+    for (int64_t r = 0; r < whole; r += 8)
+        for (int64_t k = 0; k < even; k += 8)
+            transpose_8(x + r * ldx + k, ldx, panel + k * TILE_M + r);
+    for (int64_t r = 0; r < TILE_M; r++)
+        for (int64_t k = r < whole ? even : 0; k < kc; k++)
+            panel[k * TILE_M + r] = r < rows ? x[r * ldx + k] : 0;
 }
 
 INLINE void store_32(const __m256 w[4], float *out) {
@@ -325,8 +274,7 @@ INLINE void store_32(const __m256 w[4], float *out) {
         _mm256_store_ps(out + 8 * i, w[i]);
 }
 
-/* Columns [k0, k0 + kc) of row n, rounded up to whole groups, k0 a multiple of CHUNK, into out
- * (32-byte aligned). */
+/* See ganq__lut_kernels. */
 INLINE void decode_row(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *out,
                        const int bits, const int f32) {
     const int64_t block = bits == 4 ? 64 : bits == 2 ? 128 : 256;
@@ -366,12 +314,8 @@ DECODE(4, 1)
 static const decode_fn decoders[3][2] = {
     {decode_w2_0, decode_w2_1}, {decode_w3_0, decode_w3_1}, {decode_w4_0, decode_w4_1}};
 
-/* The outliers of row n in [k0, k0 + kc) onto its decoded weights; *at is the first that is not yet
- * used. */
-static void add_outliers(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *w,
-                         int32_t *at) {
-    for (; *at < layer->outlier_rowptr[n + 1] && layer->outlier_cols[*at] < k0 + kc; ++*at)
-        w[layer->outlier_cols[*at] - k0] += layer->outlier_vals[*at];
+static void decode(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc, float *w) {
+    decoders[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32](layer, n, k0, kc, w);
 }
 
 /* sums [6][16] (+)= w [6][CHUNK], kc columns, times x [kc][16]. */
@@ -397,81 +341,27 @@ static void tile_6x16(int64_t kc, const float *w, const float *x, float *sums, i
                                 : acc[r][h]);
 }
 
-/* Tile (i, panel) of an item's sums. */
-INLINE float *tile_sums(float *sums, int64_t i, int64_t panel) {
-    return sums + (i * PANELS + panel) * TILE_N * TILE_M;
+static void multiply(int64_t kc, const float *w, int64_t panels, const float *x, float *sums,
+                     int add) {
+    for (int64_t panel = 0; panel < panels; panel++)
+        tile_6x16(kc, w, x + panel * kc * TILE_M, sums + panel * TILE_N * TILE_M, add);
 }
 
-static void item_large(void *user, int64_t item, int worker) {
-    const lut_job *job = user;
-    const ganq_layer *layer = job->layer;
-    const decode_fn decode = decoders[layer->bits - 2][layer->lut_dtype == GANQ_DTYPE_F32];
-    const int64_t K = layer->K, first = item * LARGE_ROWS,
-                  rows = minimum(layer->N - first, LARGE_ROWS);
-    float *sums = job->sums + (int64_t)worker * TILES_N * PANELS * TILE_N * TILE_M;
-    _Alignas(64) float w[TILE_N][CHUNK] = {
-        {0}}; /* rows beyond N are multiplied, too, but not kept */
-    int32_t outlier[LARGE_ROWS];
-    for (int64_t r = 0; r < rows && layer->outlier_rowptr; r++)
-        outlier[r] = layer->outlier_rowptr[first + r];
-
-    for (int64_t k0 = 0; k0 < K; k0 += CHUNK) {
-        const int64_t kc = minimum(K - k0, CHUNK);
-        for (int64_t r0 = 0; r0 < rows; r0 += TILE_N) {
-            for (int64_t r = r0; r < minimum(rows, r0 + TILE_N); r++) {
-                decode(layer, first + r, k0, kc, w[r - r0]);
-                if (layer->outlier_rowptr)
-                    add_outliers(layer, first + r, k0, kc, w[r - r0], &outlier[r]);
-            }
-            for (int64_t panel = 0; panel < job->panels; panel++)
-                tile_6x16(kc, w[0], packed_panel(job, panel, k0),
-                          tile_sums(sums, r0 / TILE_N, panel), k0 > 0);
-        }
-    }
-
-    for (int64_t m = 0; m < job->M; m++) {
-        float *y = job->y + m * job->ldy + first;
-        for (int64_t r = 0; r < rows; r++) {
-            const float sum =
-                tile_sums(sums, r / TILE_N, m / TILE_M)[r % TILE_N * TILE_M + m % TILE_M];
-            y[r] = layer->bias ? sum + layer->bias[first + r] : sum;
-        }
-    }
-}
-
-/* ---- both ---- */
-
-static ganq_status gemm_large(ganq_context *ctx, lut_job *job, ganq__pool *pool) {
-    const ganq_layer *layer = job->layer;
-    const int64_t M = job->M, items = (layer->N + LARGE_ROWS - 1) / LARGE_ROWS;
-    const int64_t panels = (minimum(M, TOKENS) + TILE_M - 1) / TILE_M;
-    const size_t sums = (size_t)ganq__pool_threads(ctx->pool) * TILES_N * PANELS * TILE_N * TILE_M;
-    job->sums =
-        ganq__malloc_aligned(sums + (size_t)(panels * TILE_M * layer->K), sizeof *job->sums);
-    if (!job->sums)
-        return GANQ_ERR_NO_MEMORY;
-    job->packed = job->sums + sums;
-    for (int64_t m = 0; m < M; m += TOKENS) {
-        job->M = minimum(M - m, TOKENS);
-        job->panels = (job->M + TILE_M - 1) / TILE_M;
-        ganq__parallel_for(pool, job->panels, pack_panel, job);
-        ganq__parallel_for(pool, items, item_large, job);
-        job->x += TOKENS * job->ldx;
-        job->y += TOKENS * job->ldy;
-    }
-    ganq__free(job->sums);
-    return GANQ_OK;
-}
+static const ganq__lut_kernels kernels = {
+    .small_m = SMALL_M,
+    .tile_rows = TILE_N,
+    .item_tiles = 8,
+    .small = small,
+    .pack = pack,
+    .decode = decode,
+    .multiply = multiply,
+};
 
 static ganq_status gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, const float *x,
                         int64_t ldx, float *y, int64_t ldy) {
-    lut_job job = {.layer = layer, .M = M, .ldx = ldx, .ldy = ldy, .x = x, .y = y};
-    ganq__pool *pool =
-        (double)M * (double)layer->N * (double)layer->K < SERIAL_WORK ? NULL : ctx->pool;
-    if (M > SMALL_M)
-        return gemm_large(ctx, &job, pool);
-    ganq__parallel_for(pool, (layer->N + SMALL_ROWS - 1) / SMALL_ROWS, item_small, &job);
-    return GANQ_OK;
+    const ganq__lut_product product = {
+        .layer = layer, .M = M, .ldx = ldx, .ldy = ldy, .x = x, .y = y};
+    return ganq__lut_multiply(ctx, &kernels, product);
 }
 
 const ganq__lut_ops ganq__lut_ops_avx2 = {.gemm = gemm};

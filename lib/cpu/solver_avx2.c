@@ -1,15 +1,20 @@
 /* solver_avx2.c - the solver's inner loops for AVX2 + FMA.
  *
- * Layout     matrices in panels of 16 columns (solver_ops.h): one row of a panel is two registers.
- * Products   6 trials x 16 columns in 12 accumulators, 256 rows of a panel (16 KiB, L1) at a time.
+ * Layout: matrices in panels of 16 columns (solver_ops.h); one row of a panel is two registers.
+ *
+ * Products: 6 trials x 16 columns in 12 accumulators, 256 rows of a panel (16 KiB, L1) at a time.
  * Every sum runs over the rows in their order, whichever trials share the registers: a trial's bits
- * do not depend on its batch. S-step     inside a panel, column by column, all trials of the batch
- * for one column before the next, so that the chain search -> residual -> update of one trial hides
- * behind the others. Tables     columns sorted by code once (256 at a time, so that a place is one
- * byte); U = S L is then sums of panel rows in registers, L by L products follow from registers,
- * too. Descent    256 columns at a time; what changed there is applied to the other columns
- * afterwards, several changes per load of g. Columns that keep their code cost a few instructions
- * per eight. */
+ * do not depend on its batch.
+ *
+ * S-step: inside a panel, column by column, all trials of the batch for one column before the next,
+ * so that the chain search -> residual -> update of one trial hides behind the others.
+ *
+ * Tables: for U = S L a panel's rows are added to bins by code, 16 lines of L1; U U^T follows from
+ * registers.
+ *
+ * Descent: 256 columns at a time; what changed there is applied to the other columns afterwards,
+ * all changes of a trial per load of g. Eight columns that keep their code cost a few instructions.
+ */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -98,31 +103,31 @@ static void assign(const ganq__panels *factor, const float *inverse, int64_t tri
     }
 }
 
-/* Columns of a trial by code, for each chunk of 256 columns. */
-typedef struct sorted_chunk {
-    uint8_t order[CHUNK];
-    uint16_t begin[GANQ__LEVELS + 1];
-    uint16_t first[GANQ__LEVELS]; /* of the columns not yet left of the panel at hand */
-} sorted_chunk;
+/* Bins of sums: GANQ__EXACT, in its low five bits, falls outside of those that are read. */
+enum { BINS = 32 };
 
-static int64_t gram_scratch(int64_t K, int64_t trials) {
-    return trials * ((K + CHUNK - 1) / CHUNK) * (int64_t)sizeof(sorted_chunk);
-}
-
-static void sort_columns(const uint8_t *codes, int64_t K, sorted_chunk *chunks) {
-    for (int64_t from = 0; from < K; from += CHUNK, chunks++) {
-        const int count = (int)(K - from < CHUNK ? K - from : CHUNK);
-        uint16_t next[GANQ__LEVELS + 1] = {0};
-        for (int k = 0; k < count; k++)
-            if (codes[from + k] != GANQ__EXACT)
-                next[codes[from + k] + 1]++;
-        for (int s = 0; s < GANQ__LEVELS; s++)
-            next[s + 1] = (uint16_t)(next[s + 1] + next[s]);
-        memcpy(chunks->begin, next, sizeof chunks->begin);
-        memcpy(chunks->first, next, sizeof chunks->first);
-        for (int k = 0; k < count; k++)
-            if (codes[from + k] != GANQ__EXACT)
-                chunks->order[next[codes[from + k]]++] = (uint8_t)k;
+/* u[s][16] = the sum of the panel's rows [from, to) with code s. With fewer than 16 levels,
+ * neighboring rows go to different sets of bins, so that sums do not wait for each other. Bins in
+ * memory beat sorting the columns by code: at the 10 to 30 rows per code of a small layer, half the
+ * time of sorted sums went into mispredicted loop ends. */
+static inline void sum_by_code(const float *panel, int levels, const uint8_t *codes, int64_t from,
+                               int64_t to, float *u) {
+    const int sets = GANQ__LEVELS / levels;
+    memset(u, 0, BINS * GANQ__PANEL * sizeof *u);
+    for (int64_t k = from; k < to; k++) {
+        const int bin = (codes[k] & (BINS - 1)) ^ (int)(k & (sets - 1)) * levels;
+        const float *row = panel + GANQ__PANEL * k;
+        float *sum = u + GANQ__PANEL * bin;
+        _mm256_store_ps(sum, _mm256_add_ps(_mm256_load_ps(sum), _mm256_loadu_ps(row)));
+        _mm256_store_ps(sum + 8, _mm256_add_ps(_mm256_load_ps(sum + 8), _mm256_loadu_ps(row + 8)));
+    }
+    for (int s = levels; s < GANQ__LEVELS; s++) {
+        float *sum = u + GANQ__PANEL * (s % levels), *part = u + GANQ__PANEL * s;
+        for (int i = 0; i < GANQ__PANEL; i += 8)
+            _mm256_store_ps(sum + i,
+                            _mm256_add_ps(_mm256_load_ps(sum + i), _mm256_load_ps(part + i)));
+        if (s < 8) /* read as a level that does not exist */
+            memset(part, 0, GANQ__PANEL * sizeof *part);
     }
 }
 
@@ -169,51 +174,19 @@ static inline __attribute__((always_inline)) void gram_rows(const float *v, int 
 }
 
 static void gram(const ganq__panels *factor, int levels, int64_t trials, const uint8_t *codes,
-                 const float *r, float *grams, float *slopes, void *scratch) {
-    const int64_t K = factor->K, ld = factor->ld, chunks = (K + CHUNK - 1) / CHUNK;
-    sorted_chunk *sorted = scratch;
-    for (int64_t i = 0; i < trials; i++)
-        sort_columns(codes + i * ld, K, sorted + i * chunks);
+                 const float *r, float *grams, float *slopes) {
+    const int64_t K = factor->K, ld = factor->ld;
     memset(grams, 0, (size_t)trials * GANQ__LEVELS * GANQ__LEVELS * sizeof *grams);
     if (r)
         memset(slopes, 0, (size_t)trials * GANQ__LEVELS * sizeof *slopes);
     const int wide = levels > 8;
     for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
-        const int64_t begin = GANQ__PANEL * p, own = begin / CHUNK;
+        const int64_t begin = GANQ__PANEL * p;
         const float *panel = factor->data + ganq__panel_origin(factor, p);
         for (int64_t i = 0; i < trials; i++) {
-            float u[GANQ__LEVELS * GANQ__PANEL], v[GANQ__LEVELS * GANQ__PANEL];
-            sorted_chunk *first = sorted + i * chunks + own;
-            for (int s = 0; s < levels; s++) {
-                __m256 a0 = _mm256_setzero_ps(), a1 = a0, b0 = a0, b1 = a0;
-                int from = first->first[s];
-                while (from < first->begin[s + 1] && first->order[from] < begin - CHUNK * own)
-                    from++;
-                first->first[s] = (uint16_t)from;
-                for (int64_t c = own; c < chunks; c++) {
-                    const sorted_chunk *chunk = sorted + i * chunks + c;
-                    const float *rows = panel + GANQ__PANEL * CHUNK * c;
-                    int z = c == own ? from : chunk->begin[s];
-                    const int end = chunk->begin[s + 1];
-                    for (; z + 2 <= end; z += 2) {
-                        const float *x = rows + GANQ__PANEL * chunk->order[z];
-                        const float *y = rows + GANQ__PANEL * chunk->order[z + 1];
-                        a0 = _mm256_add_ps(a0, _mm256_loadu_ps(x));
-                        a1 = _mm256_add_ps(a1, _mm256_loadu_ps(x + 8));
-                        b0 = _mm256_add_ps(b0, _mm256_loadu_ps(y));
-                        b1 = _mm256_add_ps(b1, _mm256_loadu_ps(y + 8));
-                    }
-                    if (z < end) {
-                        const float *x = rows + GANQ__PANEL * chunk->order[z];
-                        a0 = _mm256_add_ps(a0, _mm256_loadu_ps(x));
-                        a1 = _mm256_add_ps(a1, _mm256_loadu_ps(x + 8));
-                    }
-                }
-                _mm256_storeu_ps(u + GANQ__PANEL * s, _mm256_add_ps(a0, b0));
-                _mm256_storeu_ps(u + GANQ__PANEL * s + 8, _mm256_add_ps(a1, b1));
-            }
-            if (levels < 8)
-                memset(u + GANQ__PANEL * levels, 0, (size_t)(8 - levels) * GANQ__PANEL * sizeof *u);
+            float u[BINS * GANQ__PANEL] __attribute__((aligned(64)));
+            float v[GANQ__LEVELS * GANQ__PANEL];
+            sum_by_code(panel, levels, codes + i * ld, begin, K, u);
             float *a = grams + i * GANQ__LEVELS * GANQ__LEVELS;
             transpose8(u, v);
             transpose8(u + 8, v + 8 * GANQ__PANEL);
@@ -485,7 +458,6 @@ static void downdate(int64_t rows, int64_t depth, const double *a, int64_t lda, 
 const ganq__solver_ops ganq__solver_ops_avx2 = {
     .assign = assign,
     .gram = gram,
-    .gram_scratch = gram_scratch,
     .product = product,
     .sweep = sweep,
     .energy = energy,

@@ -51,16 +51,9 @@ static void assign(const ganq__panels *factor, const float *inverse, int64_t tri
     }
 }
 
-static int64_t gram_scratch(int64_t K, int64_t trials) {
-    (void)K;
-    (void)trials;
-    return 64;
-}
-
 static void gram(const ganq__panels *factor, int levels, int64_t trials, const uint8_t *codes,
-                 const float *r, float *grams, float *slopes, void *scratch) {
+                 const float *r, float *grams, float *slopes) {
     const int64_t K = factor->K, ld = factor->ld;
-    (void)scratch;
     for (int64_t i = 0; i < trials; i++) {
         float *a = grams + i * GANQ__LEVELS * GANQ__LEVELS;
         memset(a, 0, GANQ__LEVELS * GANQ__LEVELS * sizeof *a);
@@ -153,7 +146,6 @@ static void downdate(int64_t rows, int64_t depth, const double *a, int64_t lda, 
 const ganq__solver_ops ganq__solver_ops_ref = {
     .assign = assign,
     .gram = gram,
-    .gram_scratch = gram_scratch,
     .product = product,
     .sweep = sweep,
     .energy = energy,

@@ -20,16 +20,19 @@ static ganq_status choose(const ganq_model *model, const char *skip, uint8_t *ch
     if (skip) {
         int error;
         PCRE2_SIZE offset;
-        code = pcre2_compile((PCRE2_SPTR)skip, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &offset, NULL);
+        code = pcre2_compile((PCRE2_SPTR)skip, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &offset,
+                             NULL);
         if (!code) {
             PCRE2_UCHAR words[128] = "";
             pcre2_get_error_message(error, words, sizeof words);
-            GANQ_FAIL(GANQ_ERR_INVALID_ARG, "skip: \"%s\" is no regular expression: %s at position %zu", skip,
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "skip: \"%s\" is no regular expression: %s at position %zu", skip,
                       (const char *)words, (size_t)offset);
         }
         match = pcre2_match_data_create_from_pattern(code, NULL);
         if (!match)
-            GANQ_FAIL_GOTO(free_code, GANQ_ERR_NO_MEMORY, "skip: no memory for the regular expression");
+            GANQ_FAIL_GOTO(free_code, GANQ_ERR_NO_MEMORY,
+                           "skip: no memory for the regular expression");
     }
     for (int64_t i = 0; i < model->linear_count; i++) {
         const ganq__linear *linear = ganq__model_linear(model, i);
@@ -41,8 +44,8 @@ static ganq_status choose(const ganq_model *model, const char *skip, uint8_t *ch
         if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
             PCRE2_UCHAR words[128] = "";
             pcre2_get_error_message(found, words, sizeof words);
-            GANQ_FAIL_GOTO(free_code, GANQ_ERR_INVALID_ARG, "skip: \"%s\" on \"%s\": %s", skip, linear->name,
-                           (const char *)words);
+            GANQ_FAIL_GOTO(free_code, GANQ_ERR_INVALID_ARG, "skip: \"%s\" on \"%s\": %s", skip,
+                           linear->name, (const char *)words);
         }
         chosen[i] = found < 0;
     }
@@ -62,7 +65,8 @@ static int64_t linear_bytes_before(const ganq__linear *linear) {
 /* docs/format.md: codes in bit planes, tables, outliers as CSR, bias. */
 static int64_t linear_bytes_after(const ganq__linear *linear, const ganq_quantize_options *o,
                                   int64_t *without_bias) {
-    const int64_t outliers = (int64_t)llround((double)o->outlier_ratio * (double)linear->N * (double)linear->K);
+    const int64_t outliers =
+        (int64_t)llround((double)o->outlier_ratio * (double)linear->N * (double)linear->K);
     const int64_t entry = o->lut_dtype == GANQ_DTYPE_F32 ? 4 : 2;
     int64_t bytes = linear->N * ((linear->K + 31) / 32) * o->bits * 4;
     bytes += linear->N * ((int64_t)1 << o->bits) * entry;
@@ -94,14 +98,17 @@ static void add_up(const ganq_model *model, ganq__walk_plan *p) {
     sums->bits_per_weight = sums->weights ? 8.0 * (double)code_bytes / (double)sums->weights : 0;
 }
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
 int64_t ganq__widest_input(const ganq__config *c) {
     return max64(max64(c->hidden, c->intermediate), c->heads * c->head_dim);
 }
 
-/* What the walk holds at its peak: hidden states, one sequence's cache and workspace, the Hessians of a block (of one
- * input at a time with propagation), the solver's copies for the largest linear, and the layers made so far. */
+/* What the walk holds at its peak: hidden states, one sequence's cache and workspace, the Hessians
+ * of a block (of one input at a time with propagation), the solver's copies for the largest linear,
+ * and the layers made so far. */
 static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
     const ganq__config *c = model->config;
     int64_t hessians = 0, largest_hessian = 0, solver = 0, layers = 0;
@@ -110,9 +117,11 @@ static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
         if (!p->chosen[i])
             continue;
         layers += p->bytes[i];
-        /* W and its copy in the solver's order in f32, codes; factors and H in f32 and one of them in f64 */
+        /* W and its copy in the solver's order in f32, codes; factors and H in f32 and one of them
+         * in f64 */
         const int64_t copies = linear->N * linear->K * (4 + 4 + 1);
-        const int64_t factors = p->layer.recipe == GANQ_RECIPE_RTN ? 0 : linear->K * linear->K * (3 * 4 + 8);
+        const int64_t factors =
+            p->layer.recipe == GANQ_RECIPE_RTN ? 0 : linear->K * linear->K * (3 * 4 + 8);
         solver = max64(solver, copies + factors);
         largest_hessian = max64(largest_hessian, linear->K * linear->K * 4);
     }
@@ -127,24 +136,27 @@ static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
             hessians += ganq__compensation_bytes(ganq__widest_input(c)) +
                         p->longest * ganq__widest_input(c) * 4;
         const int64_t chunk = p->longest < GANQ__CHUNK ? p->longest : GANQ__CHUNK;
-        const int64_t width = 2 * c->hidden + 2 * c->heads * c->head_dim + 2 * c->kv_heads * c->head_dim +
-                              2 * c->intermediate;
+        const int64_t width = 2 * c->hidden + 2 * c->heads * c->head_dim +
+                              2 * c->kv_heads * c->head_dim + 2 * c->intermediate;
         p->sums.activation_bytes = p->tokens * c->hidden * 4 * (p->compensate ? 2 : 1);
-        p->sums.memory_bytes = p->sums.activation_bytes + p->longest * c->kv_heads * c->head_dim * 2 * 4 +
-                               chunk * width * 4 + p->longest * c->head_dim * 4 + hessians;
+        p->sums.memory_bytes = p->sums.activation_bytes +
+                               p->longest * c->kv_heads * c->head_dim * 2 * 4 + chunk * width * 4 +
+                               p->longest * c->head_dim * 4 + hessians;
     }
     p->sums.memory_bytes += solver + layers;
 }
 
-static ganq_status check_sequences(const ganq_model *model, const ganq_corpus *corpus, ganq__walk_plan *p) {
+static ganq_status check_sequences(const ganq_model *model, const ganq_corpus *corpus,
+                                   ganq__walk_plan *p) {
     p->sequences = corpus ? ganq__corpus_count(corpus) : 0;
     for (int64_t i = 0; i < p->sequences; i++) {
         size_t count;
         const int32_t *ids = ganq__corpus_get(corpus, i, &count);
         if (model->config->max_positions > 0 && (int64_t)count > model->config->max_positions)
             GANQ_FAIL(GANQ_ERR_INVALID_ARG,
-                      "calibration sequence %" PRId64 " has %zu tokens; the model sees at most %" PRId64, i,
-                      count, model->config->max_positions);
+                      "calibration sequence %" PRId64
+                      " has %zu tokens; the model sees at most %" PRId64,
+                      i, count, model->config->max_positions);
         const ganq_status status = ganq__model_check_ids(model, ids, (int64_t)count);
         if (status != GANQ_OK) {
             ganq__fail_prefix("calibration sequence %" PRId64, i);
@@ -160,7 +172,8 @@ static ganq_status check_sequences(const ganq_model *model, const ganq_corpus *c
 
 static ganq_status read_options(const ganq_model_quantize_options *o, ganq__walk_plan *p) {
     if (o->propagate < GANQ_SWITCH_DEFAULT || o->propagate > GANQ_SWITCH_ON)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_model_quantize_options: propagate %d is none of ganq_switch",
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "ganq_model_quantize_options: propagate %d is none of ganq_switch",
                   (int)o->propagate);
     p->propagate = o->propagate != GANQ_SWITCH_OFF;
     GANQ_TRY(ganq__solver_options(&p->layer, o->layer));
@@ -185,7 +198,8 @@ ganq_status ganq__walk_plan_make(const ganq_model *model, const ganq_corpus *cor
     add_memory(model, &p);
     if (!p.sums.linears)
         GANQ_FAIL_GOTO(free_plan, GANQ_ERR_INVALID_ARG,
-                       "nothing to quantize: each of the %" PRId64 " linears is quantized already or matches skip",
+                       "nothing to quantize: each of the %" PRId64
+                       " linears is quantized already or matches skip",
                        model->linear_count);
     *out = p;
     return GANQ_OK;

@@ -1,10 +1,12 @@
 /* quantize.c - the walk over the blocks.
  *
- * Hidden states of all calibration sequences are kept; a block reads them and moves them on. With propagation the linears
- * of a block are solved input by input (q k v, then o, then gate up, then down), and each group is observed behind the
- * quantized groups before it, so that every linear is fitted to the inputs it will see; the dense model's hidden states
- * walk along, so that a linear can make up for the error of its inputs (compensate.h; not for RTN and PAPER, which stay
- * what they are elsewhere). Without, a block is observed once, dense, and moves the hidden states on in the same pass. */
+ * Hidden states of all calibration sequences are kept; a block reads them and moves them on. With
+ * propagation the linears of a block are solved input by input (q k v, then o, then gate up, then
+ * down), and each group is observed behind the quantized groups before it, so that every linear is
+ * fitted to the inputs it will see; the dense model's hidden states walk along, so that a linear
+ * can make up for the error of its inputs (compensate.h; not for RTN and PAPER, which stay what
+ * they are elsewhere). Without, a block is observed once, dense, and moves the hidden states on in
+ * the same pass. */
 #include "quantize.h"
 
 #include <inttypes.h>
@@ -23,22 +25,23 @@ typedef struct walk {
     const ganq_model *model;
     const ganq_corpus *corpus;
     ganq__walk_plan plan;
-    ganq_layer **layers;              /* [linear_count] what was made */
-    float *hidden;                    /* [tokens, hidden], sequence after sequence */
-    float *dense_hidden;              /* the same in the dense model; NULL: no compensation */
-    float *dense_inputs;              /* [longest, K] of one sequence's linear input there */
-    int64_t dense_rows;               /* of them filled, and then read */
-    int diverged;                     /* something was quantized, so that the two differ */
-    ganq__compensation compensation;  /* of the group at hand; K 0: none */
+    ganq_layer **layers;             /* [linear_count] what was made */
+    float *hidden;                   /* [tokens, hidden], sequence after sequence */
+    float *dense_hidden;             /* the same in the dense model; NULL: no compensation */
+    float *dense_inputs;             /* [longest, K] of one sequence's linear input there */
+    int64_t dense_rows;              /* of them filled, and then read */
+    int diverged;                    /* something was quantized, so that the two differ */
+    ganq__compensation compensation; /* of the group at hand; K 0: none */
     ganq__rope rope;
-    ganq__kv kv;                      /* of one sequence */
+    ganq__kv kv; /* of one sequence */
     ganq__workspace workspace;
     ganq_hessian *hessians[GANQ__INPUT_COUNT];
-    const char *readers[GANQ__INPUT_COUNT]; /* the first linear of the block that reads each input, for messages */
-    int64_t done;                     /* finished linears */
-    double work_done, work_total;     /* estimated multiply-adds */
+    const char *readers[GANQ__INPUT_COUNT]; /* the first linear of the block that reads each input,
+                                               for messages */
+    int64_t done;                           /* finished linears */
+    double work_done, work_total;           /* estimated multiply-adds */
     char block_name[32];
-    int64_t pass_tokens;              /* seen by the pass so far */
+    int64_t pass_tokens; /* seen by the pass so far */
 } walk;
 
 /* ---- progress: each piece's share of the whole is an estimate of its multiply-adds ---- */
@@ -46,7 +49,7 @@ typedef struct walk {
 static double solve_work(const walk *w, const ganq__linear *linear) {
     /* Passes over N K^2, roughly, by recipe; only the time estimate depends on them. */
     static const double passes[] = {
-        [GANQ_RECIPE_DEFAULT] = 60, [GANQ_RECIPE_RTN] = 1, [GANQ_RECIPE_PAPER] = 12,
+        [GANQ_RECIPE_DEFAULT] = 60, [GANQ_RECIPE_RTN] = 1,    [GANQ_RECIPE_PAPER] = 12,
         [GANQ_RECIPE_FAST] = 20,    [GANQ_RECIPE_BEST] = 150,
     };
     return passes[w->plan.layer.recipe] * (double)linear->N * (double)linear->K * (double)linear->K;
@@ -69,8 +72,8 @@ static ganq_status begin_piece(walk *w, ganq_stage stage, const char *name, doub
     const double from = w->work_done / w->work_total;
     w->work_done += work;
     double to = w->work_done / w->work_total;
-    return ganq__progress_at(w->ctx, stage, name, w->done, w->plan.sums.linears, from > 1 ? 1 : from,
-                             to > 1 ? 1 : to);
+    return ganq__progress_at(w->ctx, stage, name, w->done, w->plan.sums.linears,
+                             from > 1 ? 1 : from, to > 1 ? 1 : to);
 }
 
 static int group_is_chosen(const walk *w, const ganq__block *block, ganq__input input) {
@@ -112,15 +115,16 @@ static double total_work(const walk *w) {
 
 /* ---- observing ---- */
 
-static ganq_status observe(void *user, ganq__input input, int64_t M, int64_t K, const float *x, int64_t ldx) {
+static ganq_status observe(void *user, ganq__input input, int64_t M, int64_t K, const float *x,
+                           int64_t ldx) {
     walk *w = user;
     if (w->hessians[input]) {
         char what[256];
         snprintf(what, sizeof what, "the inputs of %s", w->readers[input]);
         GANQ_TRY(ganq__hessian_add(w->ctx, w->hessians[input], M, x, ldx, what));
         if (w->compensation.K) {
-            GANQ_TRY(ganq__compensation_add(w->ctx, &w->compensation, M, w->dense_inputs + w->dense_rows * K, K, x,
-                                            ldx, what));
+            GANQ_TRY(ganq__compensation_add(w->ctx, &w->compensation, M,
+                                            w->dense_inputs + w->dense_rows * K, K, x, ldx, what));
             w->dense_rows += M;
         }
     }
@@ -130,8 +134,8 @@ static ganq_status observe(void *user, ganq__input input, int64_t M, int64_t K, 
 }
 
 /* Keeps the inputs of the group at hand, and of no other. */
-static ganq_status observe_dense(void *user, ganq__input input, int64_t M, int64_t K, const float *x,
-                                 int64_t ldx) {
+static ganq_status observe_dense(void *user, ganq__input input, int64_t M, int64_t K,
+                                 const float *x, int64_t ldx) {
     walk *w = user;
     if (w->hessians[input]) {
         for (int64_t m = 0; m < M; m++)
@@ -141,8 +145,8 @@ static ganq_status observe_dense(void *user, ganq__input input, int64_t M, int64
     return ganq__progress_tick(w->ctx, (double)w->pass_tokens / (double)w->plan.tokens);
 }
 
-static ganq_status run_sequence(walk *w, const ganq__block *block, int last, ganq__observe_fn fn, int64_t count,
-                                float *hidden) {
+static ganq_status run_sequence(walk *w, const ganq__block *block, int last, ganq__observe_fn fn,
+                                int64_t count, float *hidden) {
     const ganq__block_run run = {
         .rope = &w->rope,
         .kv = &w->kv,
@@ -156,10 +160,11 @@ static ganq_status run_sequence(walk *w, const ganq__block *block, int last, gan
     return ganq__block_forward(w->ctx, w->model->config, block, &run, count, hidden);
 }
 
-/* Runs every sequence through the block; last < 0: to its end, so that the hidden states move on. `dense`: the block as
- * it was, through which the dense model's hidden states go first; NULL: they stay. */
-static ganq_status run_sequences(walk *w, const ganq__block *block, const ganq__block *dense, int last,
-                                 double work) {
+/* Runs every sequence through the block; last < 0: to its end, so that the hidden states move on.
+ * `dense`: the block as it was, through which the dense model's hidden states go first; NULL: they
+ * stay. */
+static ganq_status run_sequences(walk *w, const ganq__block *block, const ganq__block *dense,
+                                 int last, double work) {
     snprintf(w->block_name, sizeof w->block_name, "block %d", block->index);
     GANQ_TRY(begin_piece(w, GANQ_STAGE_CALIBRATE, w->block_name, dense ? 2 * work : work));
     w->pass_tokens = 0;
@@ -172,7 +177,8 @@ static ganq_status run_sequences(walk *w, const ganq__block *block, const ganq__
         const int64_t offset = first * w->model->config->hidden;
         ganq_status status = GANQ_OK;
         if (dense)
-            status = run_sequence(w, dense, last, observe_dense, (int64_t)count, w->dense_hidden + offset);
+            status = run_sequence(w, dense, last, observe_dense, (int64_t)count,
+                                  w->dense_hidden + offset);
         if (status == GANQ_OK)
             status = run_sequence(w, block, last, observe, (int64_t)count, w->hidden + offset);
         if (status != GANQ_OK) {
@@ -200,7 +206,8 @@ static void close_hessian(walk *w, ganq__input input) {
 
 /* ---- solving ---- */
 
-/* What the codes and tables are to come near: W, or W with what makes up for the error of its inputs. */
+/* What the codes and tables are to come near: W, or W with what makes up for the error of its
+ * inputs. */
 static ganq_status target_weight(walk *w, const ganq__linear *linear, float **out) {
     const size_t count = (size_t)(linear->N * linear->K);
     ganq_status status = GANQ_ERR_NO_MEMORY;
@@ -232,12 +239,13 @@ static ganq_status solve_linear(walk *w, ganq__block *block, ganq__role role) {
     float *weight = NULL;
     GANQ_TRY(begin_piece(w, GANQ_STAGE_QUANTIZE, linear->name, solve_work(w, linear)));
     GANQ_TRY(target_weight(w, linear, &weight));
-    int32_t bias_dtype = linear->bias_tensor ? ganq__st_to_dtype(linear->bias_tensor->dtype) : GANQ_DTYPE_F32;
+    int32_t bias_dtype =
+        linear->bias_tensor ? ganq__st_to_dtype(linear->bias_tensor->dtype) : GANQ_DTYPE_F32;
     if (bias_dtype == GANQ_DTYPE_F64)
         bias_dtype = GANQ_DTYPE_F32;
-    const ganq_status status =
-        ganq__layer_quantize(w->ctx, linear->N, linear->K, weight, w->hessians[ganq__role_input(role)],
-                             linear->bias, bias_dtype, &w->plan.layer, &layer);
+    const ganq_status status = ganq__layer_quantize(
+        w->ctx, linear->N, linear->K, weight, w->hessians[ganq__role_input(role)], linear->bias,
+        bias_dtype, &w->plan.layer, &layer);
     ganq__free(weight);
     if (status != GANQ_OK) {
         if (status != GANQ_ERR_CANCELED)
@@ -259,8 +267,8 @@ static ganq_status solve_group(walk *w, ganq__block *block, ganq__input input) {
     return GANQ_OK;
 }
 
-/* Every group behind the quantized ones before it; then the hidden states through the quantized block, and the dense
- * model's through the dense one. */
+/* Every group behind the quantized ones before it; then the hidden states through the quantized
+ * block, and the dense model's through the dense one. */
 static ganq_status walk_block_propagating(walk *w, ganq__block *block, int is_last) {
     const ganq__block original = *block;
     for (int i = 0; i < GANQ__INPUT_COUNT; i++) {
@@ -280,7 +288,8 @@ static ganq_status walk_block_propagating(walk *w, ganq__block *block, int is_la
         ganq__compensation_close(&w->compensation);
     }
     return is_last ? GANQ_OK
-                   : run_sequences(w, block, w->dense_hidden ? &original : NULL, -1, pass_work(w, block, 0));
+                   : run_sequences(w, block, w->dense_hidden ? &original : NULL, -1,
+                                   pass_work(w, block, 0));
 }
 
 /* All groups of the dense block in one pass, which moves the hidden states on, too. */
@@ -295,7 +304,8 @@ static ganq_status walk_block_dense(walk *w, ganq__block *block, int is_last) {
         last = i;
     }
     if (last >= 0 || !is_last)
-        GANQ_TRY(run_sequences(w, block, NULL, is_last ? last : -1, work + (is_last ? 0 : pass_work(w, block, 0))));
+        GANQ_TRY(run_sequences(w, block, NULL, is_last ? last : -1,
+                               work + (is_last ? 0 : pass_work(w, block, 0))));
     for (int i = 0; i < GANQ__INPUT_COUNT; i++) {
         GANQ_TRY(solve_group(w, block, (ganq__input)i));
         close_hessian(w, (ganq__input)i);
@@ -390,7 +400,8 @@ static ganq_status walk_blocks(walk *w) {
     return GANQ_OK;
 }
 
-ganq_status ganq__model_quantize(ganq_context *ctx, const ganq_model *model, const ganq_corpus *corpus,
+ganq_status ganq__model_quantize(ganq_context *ctx, const ganq_model *model,
+                                 const ganq_corpus *corpus,
                                  const ganq_model_quantize_options *options, ganq_model **out) {
     walk w = {.ctx = ctx, .model = model, .corpus = corpus};
     ganq_status status;

@@ -1,7 +1,8 @@
 /* save.c - the list of what is written, its files, and the writing.
  *
- * Native: tensors outside the blocks' linears and dense linears byte for byte as they were stored, quantized linears as
- * layers. Dense: everything as one element type. Both are built in a staging directory; the index comes last. */
+ * Native: tensors outside the blocks' linears and dense linears byte for byte as they were stored,
+ * quantized linears as layers. Dense: everything as one element type. Both are built in a staging
+ * directory; the index comes last. */
 #include "save.h"
 
 #include <inttypes.h>
@@ -178,8 +179,8 @@ static ganq_status check_range(const save *s, const item *it, int64_t first, int
         const float back = s->dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32(ganq__f32_to_f16(value))
                                                       : ganq__bf16_to_f32(ganq__f32_to_bf16(value));
         if (!isfinite(back))
-            GANQ_FAIL(GANQ_ERR_NUMERIC, "tensor %s: element %" PRId64 " is %g, too large for %s", it->name,
-                      first + i, (double)value, ganq__dtype_name(s->dtype));
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "tensor %s: element %" PRId64 " is %g, too large for %s",
+                      it->name, first + i, (double)value, ganq__dtype_name(s->dtype));
     }
     return GANQ_OK;
 }
@@ -288,8 +289,8 @@ static ganq_status write_index(const save *s) {
         if (it->layer->bias)
             failed |= map_name(map, it->name, "bias", file);
     }
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)s->total_bytes,
-                              "weight_map", map);
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size",
+                              (json_int_t)s->total_bytes, "weight_map", map);
     char *path = ganq__path_join(s->dir, "model.safetensors.index.json");
     ganq_status status = GANQ_ERR_NO_MEMORY;
     if (index && path && !failed)
@@ -336,18 +337,21 @@ static ganq_status write_all(save *s, const ganq__staging *staging, const char *
     return s->file_count > 1 ? write_index(s) : GANQ_OK;
 }
 
-static ganq_status save_dir(ganq_context *ctx, const ganq_model *model, const char *dir, int32_t dtype,
-                            const ganq_save_options *options) {
+static ganq_status save_dir(ganq_context *ctx, const ganq_model *model, const char *dir,
+                            int32_t dtype, const ganq_save_options *options) {
     save s = {.ctx = ctx,
               .model = model,
               .dtype = dtype,
               .shard_bytes = options->shard_bytes ? options->shard_bytes : default_shard_bytes};
     ganq__staging staging;
     if (options->force < GANQ_SWITCH_DEFAULT || options->force > GANQ_SWITCH_ON)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_save_options: force %d is none of ganq_switch", (int)options->force);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_save_options: force %d is none of ganq_switch",
+                  (int)options->force);
     if (options->shard_bytes < 0)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_save_options: shard_bytes is %" PRId64, options->shard_bytes);
-    GANQ_TRY(ganq__staging_open(dir, options->force == GANQ_SWITCH_ON, model->store->dir, &staging));
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_save_options: shard_bytes is %" PRId64,
+                  options->shard_bytes);
+    GANQ_TRY(
+        ganq__staging_open(dir, options->force == GANQ_SWITCH_ON, model->store->dir, &staging));
     s.dir = staging.dir;
     ganq__progress_enter(ctx, GANQ_STAGE_SAVE);
     ganq_status status = write_all(&s, &staging, options->calibration);

@@ -1,4 +1,5 @@
-/* save_config.c - config.json: the source's keys as they were, and what describes the weights now. */
+/* save_config.c - config.json: the source's keys as they were, and what describes the weights now.
+ */
 #include "save_config.h"
 
 #include "dtype.h"
@@ -15,7 +16,7 @@ typedef struct summary {
     int64_t count, by_bits[5], weights, outliers, tokens;
     int64_t code_bytes; /* codes, tables, outliers; no biases */
     int64_t wide_tables;
-    int made_here;      /* by the solver in this process, so that recipe and tokens are known */
+    int made_here; /* by the solver in this process, so that recipe and tokens are known */
     int32_t recipe;
 } summary;
 
@@ -35,7 +36,9 @@ static void add_layer(summary *s, const ganq_layer *layer) {
     }
 }
 
-static int64_t linear_total(const ganq_model *model) { return model->linear_count + 1; }
+static int64_t linear_total(const ganq_model *model) {
+    return model->linear_count + 1;
+}
 
 /* The blocks' linears, then the head. */
 static const ganq__linear *linear_at(const ganq_model *model, int64_t i) {
@@ -43,8 +46,8 @@ static const ganq__linear *linear_at(const ganq_model *model, int64_t i) {
 }
 
 /* A new reference, or NULL without memory. */
-static json_t *quantization_config(const ganq_model *model, const json_t *old, const char *calibration,
-                                   const summary *s) {
+static json_t *quantization_config(const ganq_model *model, const json_t *old,
+                                   const char *calibration, const summary *s) {
     json_t *dense = json_array(), *tensors = json_object();
     int failed = !dense || !tensors, bits = 4;
     for (int b = 2; b <= 4; b++)
@@ -53,22 +56,23 @@ static json_t *quantization_config(const ganq_model *model, const json_t *old, c
     for (int64_t i = 0; i < linear_total(model); i++) {
         const ganq__linear *linear = linear_at(model, i);
         if (linear->layer)
-            failed |= json_object_set_new(tensors, linear->name,
-                                          json_pack("{s:I, s:I, s:i}", "N", (json_int_t)linear->N, "K",
-                                                    (json_int_t)linear->K, "bits", linear->layer->bits));
+            failed |=
+                json_object_set_new(tensors, linear->name,
+                                    json_pack("{s:I, s:I, s:i}", "N", (json_int_t)linear->N, "K",
+                                              (json_int_t)linear->K, "bits", linear->layer->bits));
         else
             failed |= json_array_append_new(dense, json_string(linear->name));
     }
-    json_t *outliers = json_pack("{s:f, s:I}", "ratio", (double)s->outliers / (double)s->weights, "count",
-                                 (json_int_t)s->outliers);
+    json_t *outliers = json_pack("{s:f, s:I}", "ratio", (double)s->outliers / (double)s->weights,
+                                 "count", (json_int_t)s->outliers);
     /* A model that was loaded in this format and saved again keeps its record. */
     json_t *record = json_incref(json_object_get(old, "calibration"));
     json_t *meta = json_deep_copy(json_object_get(old, "meta"));
     if (s->made_here || !record) {
         json_decref(record);
-        record = s->tokens || calibration
-                     ? json_pack("{s:s?, s:I}", "text", calibration, "tokens", (json_int_t)s->tokens)
-                     : json_null();
+        record = s->tokens || calibration ? json_pack("{s:s?, s:I}", "text", calibration, "tokens",
+                                                      (json_int_t)s->tokens)
+                                          : json_null();
     }
     if (s->made_here || !json_is_object(meta)) {
         json_decref(meta);
@@ -78,11 +82,11 @@ static json_t *quantization_config(const ganq_model *model, const json_t *old, c
     }
     failed |= json_object_set_new(meta, "effective_bits",
                                   json_real(8.0 * (double)s->code_bytes / (double)s->weights));
-    json_t *config =
-        json_pack("{s:s, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "quant_method", "ganq", "format_version", 1,
-                  "bits", bits, "packing", "bitplane32", "lut_dtype",
-                  s->wide_tables == s->count ? "float32" : "float16", "outliers", outliers,
-                  "modules_to_not_convert", dense, "tensors", tensors, "calibration", record, "meta", meta);
+    json_t *config = json_pack("{s:s, s:i, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "quant_method",
+                               "ganq", "format_version", 1, "bits", bits, "packing", "bitplane32",
+                               "lut_dtype", s->wide_tables == s->count ? "float32" : "float16",
+                               "outliers", outliers, "modules_to_not_convert", dense, "tensors",
+                               tensors, "calibration", record, "meta", meta);
     if (failed) {
         json_decref(config);
         return NULL;
@@ -109,7 +113,8 @@ ganq_status ganq__config_native(const ganq_model *model, const char *calibration
     if (!s.count) {
         json_object_del(root, "quantization_config");
     } else if (json_object_set_new(root, "quantization_config",
-                                   quantization_config(model, json_object_get(root, "quantization_config"),
+                                   quantization_config(model,
+                                                       json_object_get(root, "quantization_config"),
                                                        calibration, &s)) != 0) {
         json_decref(root);
         GANQ_FAIL(GANQ_ERR_NO_MEMORY, no_memory);

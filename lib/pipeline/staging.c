@@ -13,7 +13,8 @@
 #include "alloc.h"
 #include "file.h"
 
-/* The target's own path: links are followed, so that the directory is replaced and not a link to it. */
+/* The target's own path: links are followed, so that the directory is replaced and not a link to
+ * it. */
 static char *resolve(const char *target) {
     char *real = realpath(target, NULL);
     char *copy = ganq__strdup(real ? real : target);
@@ -26,21 +27,25 @@ static char *resolve(const char *target) {
     return copy;
 }
 
-/* Replacing a directory must not take the source of the copy with it, unless it is the source itself. */
+/* Replacing a directory must not take the source of the copy with it, unless it is the source
+ * itself. */
 static ganq_status check_source(const char *target, const char *source) {
     char *real = realpath(source, NULL);
     if (!real)
         GANQ_FAIL(errno == ENOMEM ? GANQ_ERR_NO_MEMORY : GANQ_ERR_NOT_FOUND,
                   "%s: the model's source directory is gone: %s", source, strerror(errno));
     const size_t length = strlen(target);
-    const int inside = !strncmp(real, target, length) && (real[length] == '/' || !strcmp(target, "/"));
+    const int inside =
+        !strncmp(real, target, length) && (real[length] == '/' || !strcmp(target, "/"));
     free(real);
     if (inside && !ganq__dir_is_empty(target))
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s: cannot be replaced, the model's source %s is inside it", target, source);
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "%s: cannot be replaced, the model's source %s is inside it", target, source);
     return GANQ_OK;
 }
 
-ganq_status ganq__staging_open(const char *target, int force, const char *source, ganq__staging *out) {
+ganq_status ganq__staging_open(const char *target, int force, const char *source,
+                               ganq__staging *out) {
     ganq_status status;
     ganq__staging s = {.force = force};
     if (!*target)
@@ -61,14 +66,17 @@ ganq_status ganq__staging_open(const char *target, int force, const char *source
     if (!mkdtemp(template)) {
         const int error = errno;
         ganq__free(template);
-        GANQ_FAIL_GOTO(abort_staging, error == ENOENT || error == ENOTDIR ? GANQ_ERR_NOT_FOUND : GANQ_ERR_IO,
+        GANQ_FAIL_GOTO(abort_staging,
+                       error == ENOENT || error == ENOTDIR ? GANQ_ERR_NOT_FOUND : GANQ_ERR_IO,
                        "%s: cannot create a directory beside it: %s", target, strerror(error));
     }
     s.dir = template;
-    const mode_t mask = umask(0); /* mkdtemp gives 0700; the result is to be as mkdir would make it */
+    const mode_t mask =
+        umask(0); /* mkdtemp gives 0700; the result is to be as mkdir would make it */
     umask(mask);
     if (chmod(s.dir, 0777 & ~mask) != 0)
-        GANQ_FAIL_GOTO(abort_staging, GANQ_ERR_IO, "%s: cannot set its mode: %s", s.dir, strerror(errno));
+        GANQ_FAIL_GOTO(abort_staging, GANQ_ERR_IO, "%s: cannot set its mode: %s", s.dir,
+                       strerror(errno));
     *out = s;
     return GANQ_OK;
 abort_staging:
@@ -77,9 +85,9 @@ abort_staging:
 }
 
 static int is_companion(const char *name) {
-    static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json", "tokenizer.model",
-                                        "vocab.json",              "merges.txt",            "special_tokens_map.json",
-                                        "added_tokens.json",       "generation_config.json"};
+    static const char *const names[] = {
+        "tokenizer.json", "tokenizer_config.json",   "tokenizer.model",   "vocab.json",
+        "merges.txt",     "special_tokens_map.json", "added_tokens.json", "generation_config.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return 1;
@@ -92,7 +100,8 @@ static ganq_status copy_one(const char *source, const char *dir, const char *nam
     ganq_status status = GANQ_ERR_NO_MEMORY;
     char *from = ganq__path_join(source, name), *to = ganq__path_join(dir, name);
     if (from && to)
-        status = stat(from, &info) == 0 && S_ISDIR(info.st_mode) ? GANQ_OK : ganq__copy_file(from, to);
+        status =
+            stat(from, &info) == 0 && S_ISDIR(info.st_mode) ? GANQ_OK : ganq__copy_file(from, to);
     ganq__free(from);
     ganq__free(to);
     return status;
@@ -127,8 +136,10 @@ ganq_status ganq__staging_commit(ganq__staging *staging) {
         status = ganq__replace_dir(staging->dir, staging->target);
     } else if (rename(staging->dir, staging->target) != 0) {
         const int error = errno;
-        status = error == EEXIST || error == ENOTEMPTY || error == ENOTDIR ? GANQ_ERR_EXISTS : GANQ_ERR_IO;
-        ganq__fail("%s: cannot put the new directory in place: %s", staging->target, strerror(error));
+        status = error == EEXIST || error == ENOTEMPTY || error == ENOTDIR ? GANQ_ERR_EXISTS
+                                                                           : GANQ_ERR_IO;
+        ganq__fail("%s: cannot put the new directory in place: %s", staging->target,
+                   strerror(error));
     }
     ganq__staging_abort(staging); /* after success there is nothing left at the temporary name */
     return status;

@@ -1,4 +1,5 @@
-/* staging.h - a directory that appears whole or not at all: built beside its place, put there at the end. */
+/* staging.h - a directory that appears whole or not at all: built beside its place, put there at
+ * the end. */
 #ifndef GANQ_PIPELINE_STAGING_H
 #define GANQ_PIPELINE_STAGING_H
 
@@ -10,11 +11,12 @@ typedef struct ganq__staging {
     int force;
 } ganq__staging;
 
-/* EXISTS when target is a file, or a directory that is not empty and not to be replaced; INVALID_ARG when `source`
- * lies inside a target that would be replaced. */
-ganq_status ganq__staging_open(const char *target, int force, const char *source, ganq__staging *out);
-/* Copies what a model directory holds beside config and weights: tokenizer, generation settings, chat template,
- * licence. */
+/* EXISTS when target is a file, or a directory that is not empty and not to be replaced;
+ * INVALID_ARG when `source` lies inside a target that would be replaced. */
+ganq_status ganq__staging_open(const char *target, int force, const char *source,
+                               ganq__staging *out);
+/* Copies what a model directory holds beside config and weights: tokenizer, generation settings,
+ * chat template, licence. */
 ganq_status ganq__staging_copy_companions(const ganq__staging *staging, const char *source);
 /* Puts the directory in its place; on failure, too, the temporary one is gone. */
 ganq_status ganq__staging_commit(ganq__staging *staging);

@@ -38,7 +38,6 @@ static ganq_status allocate(ganq_session *s, const ganq__config *c) {
     const int64_t tokens = s->capacity < GANQ__CHUNK ? s->capacity : GANQ__CHUNK;
     const size_t count = (size_t)tokens * (size_t)c->hidden;
     GANQ_TRY(ganq__workspace_create(c, tokens, &s->workspace));
-    GANQ_TRY(ganq__rope_create(c, s->capacity, &s->rope));
     s->h = ganq__malloc_aligned(count, sizeof *s->h);
     s->normed = ganq__malloc_aligned(count, sizeof *s->normed);
     s->logits = ganq__malloc_aligned((size_t)c->vocab, sizeof *s->logits);
@@ -51,7 +50,8 @@ static ganq_status allocate(ganq_session *s, const ganq__config *c) {
             GANQ_FAIL(GANQ_ERR_NO_MEMORY,
                       "a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
                       s->capacity, kv_bytes(c, s->capacity));
-    return GANQ_OK;
+    /* Last: it is filled at once, for nothing when there is no room for the rest. */
+    return ganq__rope_create(c, s->capacity, &s->rope);
 }
 
 ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int64_t max_context,

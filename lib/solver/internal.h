@@ -19,20 +19,20 @@
 #include "solver.h"
 #include "solver_ops.h"
 
-enum { GANQ__FACTORS_MAX = 4, GANQ__STARTS_MAX = 16, GANQ__OFFSPRING_MAX = 16 };
+enum { GANQ__FACTORS_MAX = 4, GANQ__STARTS_MAX = 4, GANQ__OFFSPRING_MAX = 6 };
+enum { GANQ__BATCH = 96 }; /* trials that go through the kernels together */
 
 /* ---- options.c: a recipe's effort, a function of K and bits alone ---- */
 
 typedef enum ganq__start_kind {
-    GANQ__START_UNIFORM = 1,   /* levels evenly from min to max; parameter: part of that range   */
-    GANQ__START_PIECEWISE = 2, /* the paper's piecewise linear table */
-    GANQ__START_KMEANS = 3,    /* exact one-dimensional k-means, weights H_kk^parameter    */
-    GANQ__START_QUANTILES = 4  /* row quantiles (s + 1/2) / L  */
+    GANQ__START_UNIFORM = 1,   /* even steps from min to max                            */
+    GANQ__START_PIECEWISE = 2, /* the paper's piecewise linear table                    */
+    GANQ__START_KMEANS = 3     /* exact one-dimensional k-means, weights H_kk^power     */
 } ganq__start_kind;
 
 typedef struct ganq__start {
     ganq__start_kind kind;
-    double parameter;
+    double power;
 } ganq__start;
 
 typedef enum ganq__damping_kind {
@@ -63,8 +63,6 @@ typedef struct ganq__plan {
     int literal; /* as the paper: median and IQR, unused entries become 0               */
 } ganq__plan;
 
-/* Fills in the defaults and checks ranges. */
-ganq_status ganq__solver_options(ganq_quantize_options *ours, const ganq_quantize_options *theirs);
 void ganq__solver_plan(ganq__plan *plan, const ganq_quantize_options *options, int64_t K);
 
 /* ---- prepare.c: what is derived from H once per layer ---- */
@@ -72,6 +70,7 @@ void ganq__solver_plan(ganq__plan *plan, const ganq_quantize_options *options, i
 typedef struct ganq__factor {
     int ordered;
     double damping;      /* fraction of the mean diagonal; may have escalated             */
+    int low_rank;        /* many pivots are hardly more than the damping                  */
     int32_t *columns;    /* [live] column of W at each place                              */
     int32_t *live_index; /* [live] live number of each place                              */
     ganq__panels lower;  /* L of H + diag(offset), in this order                          */
@@ -138,12 +137,8 @@ double ganq__table_step(int levels, const float *gram, const double *offset, con
 
 /* ---- factor.c: Cholesky ---- */
 
-/* In place, lower triangle of a [n, lda], float64, lda at least n rounded up to 8; the same bits
- * for any number of threads. *definite 0: a is not positive definite. Ticks with `progress`. */
-ganq_status ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a,
-                           int64_t lda, double progress, int *definite);
-/* The same in float32, a [n,n]: only whether it succeeds is of interest, it decides on the paper's
- * offset. */
+/* As ganq__cholesky (solver.h), in float32, a [n,n]: only whether it succeeds is of interest, it
+ * decides on the paper's offset. */
 ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite);
 
 /* ---- trials.c: batches of trials ---- */
@@ -177,7 +172,6 @@ typedef struct ganq__batch {
     float *gram, *slope; /* [capacity, 16, 16], [capacity, 16] */
     double *energy, *change;
     int64_t *moves;
-    void *scratch;
 } ganq__batch;
 /* ganq__batch_free after a failure, too. */
 ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, ganq__batch *batch);
@@ -210,6 +204,9 @@ static inline int ganq__slot_count(const ganq__plan *plan) {
 void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
                      const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
                      int64_t count, int from, int to, int worker);
+/* trial->error = the exact error of its best, in float64. */
+void ganq__measure_trials(ganq__problem *problem, ganq__batch *batch, const ganq__frame *frames,
+                          int64_t first_row, ganq__trial **trials, int64_t count);
 /* Coordinate descent and undamped tables until nothing changes; afterwards codes are by live
  * number. */
 void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
@@ -248,8 +245,6 @@ double ganq__choose_outliers(const ganq__problem *problem, ganq__batch *batch, i
                              int64_t count);
 
 /* ---- solve.c, tiles.c, paper.c, rtn.c, finish.c: the layer ---- */
-
-enum { GANQ__BATCH = 96 }; /* trials that go through the kernels together */
 
 /* What a layer's rows leave behind; every array is indexed by row. */
 typedef struct ganq__result {

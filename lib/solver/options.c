@@ -49,8 +49,8 @@ static void add_factor(ganq__plan *plan, int ordered, double damping) {
     plan->factors[plan->factor_count++].damping = damping;
 }
 
-static void add_start(ganq__plan *plan, ganq__start_kind kind, double parameter) {
-    plan->starts[plan->start_count++] = (ganq__start){kind, parameter};
+static void add_start(ganq__plan *plan, ganq__start_kind kind, double power) {
+    plan->starts[plan->start_count++] = (ganq__start){kind, power};
 }
 
 /* The first path, k-means with weights H_kk^0.25 on the ordered factor with 1% damping, is in all
@@ -69,7 +69,7 @@ static void plan_ours(ganq__plan *plan, int64_t K) {
         return;
     if (K <= 1024) {
         add_start(plan, GANQ__START_PIECEWISE, 0);
-        add_start(plan, GANQ__START_UNIFORM, 1);
+        add_start(plan, GANQ__START_UNIFORM, 0);
         add_start(plan, GANQ__START_KMEANS, 0);
         add_factor(plan, 0, 0.01);
         add_factor(plan, 1, 0.0001);

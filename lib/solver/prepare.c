@@ -249,14 +249,27 @@ static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, co
                 for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j <= u; j++)
                     panel[GANQ__PANEL * u + j % GANQ__PANEL] = (float)a[u * ld + j];
         }
-        for (int64_t k = 0; k < live; k++)
-            factor->inverse[k] = (float)(1 / a[k * ld + k]);
+        int64_t bare = 0; /* columns that the ones before them explain to 99% */
+        for (int64_t k = 0; k < live; k++) {
+            const double pivot = a[k * ld + k];
+            factor->inverse[k] = (float)(1 / pivot);
+            bare += pivot * pivot < 0.01 * problem->diagonals[factor->live_index[k]];
+        }
+        factor->low_rank = 100 * bare > live;
     }
     ganq__free(a);
     if (status == GANQ_OK && !definite)
         GANQ_FAIL(GANQ_ERR_NUMERIC,
                   "the Hessian cannot be factored, whatever is added to its diagonal");
     return status;
+}
+
+static void free_factor(ganq__factor *factor) {
+    ganq__free(factor->columns);
+    ganq__free(factor->live_index);
+    ganq__free(factor->offset);
+    ganq__free(factor->inverse);
+    ganq__free(factor->lower.data);
 }
 
 ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
@@ -285,28 +298,31 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
         return GANQ_OK;
     GANQ_TRY(build_hessian(problem, h));
     for (int i = 0; i < plan->factor_count; i++) {
-        ganq__factor *factor = &problem->factors[problem->factor_count++];
+        const int number = problem->factor_count++;
+        ganq__factor *factor = &problem->factors[number];
         factor->ordered = plan->factors[i].ordered;
         factor->damping = plan->factors[i].damping;
         GANQ_TRY(
             build_factor(problem, factor, h, plan->factors[i].kind, 0.05 * i / plan->factor_count));
+        GANQ_TRY(ganq__progress_tick(ctx, 0.05 * (i + 1) / plan->factor_count));
+        /* With fewer tokens than inputs, less damping lowers the error on these tokens tenfold and
+         * raises it on others: docs/solver.md. */
+        if (number > 0 && factor->low_rank && factor->damping < problem->factors[0].damping) {
+            free_factor(factor);
+            memset(factor, 0, sizeof *factor);
+            problem->factor_count--;
+            continue;
+        }
         if (factor->ordered && (problem->exact_factor < 0 ||
                                 factor->damping < problem->factors[problem->exact_factor].damping))
-            problem->exact_factor = i;
-        GANQ_TRY(ganq__progress_tick(ctx, 0.05 * (i + 1) / plan->factor_count));
+            problem->exact_factor = number;
     }
     return GANQ_OK;
 }
 
 void ganq__problem_close(ganq__problem *problem) {
-    for (int i = 0; i < problem->factor_count; i++) {
-        ganq__factor *factor = &problem->factors[i];
-        ganq__free(factor->columns);
-        ganq__free(factor->live_index);
-        ganq__free(factor->offset);
-        ganq__free(factor->inverse);
-        ganq__free(factor->lower.data);
-    }
+    for (int i = 0; i < problem->factor_count; i++)
+        free_factor(&problem->factors[i]);
     ganq__free(problem->columns);
     ganq__free(problem->dead);
     ganq__free(problem->hessian.data);

@@ -153,13 +153,11 @@ static void write_note(const ganq__problem *problem, const ganq__plan *plan, gan
     if (problem->offset_added)
         used +=
             (size_t)snprintf(note + used, size - used, "%sdiagonal offset added", used ? "; " : "");
-    for (int i = 0; i < problem->factor_count && !plan->literal; i++)
-        if (problem->factors[i].damping > plan->factors[i].damping * 1.001) {
-            used += (size_t)snprintf(note + used, size - used, "%sdamping raised from %g to %g",
-                                     used ? "; " : "", plan->factors[i].damping,
-                                     problem->factors[i].damping);
-            break;
-        }
+    if (problem->factor_count > 0 &&
+        problem->factors[0].damping > 1.001 * plan->factors[0].damping && !plan->literal)
+        used += (size_t)snprintf(note + used, size - used, "%sdamping raised from %g to %g",
+                                 used ? "; " : "", plan->factors[0].damping,
+                                 problem->factors[0].damping);
     if (problem->live < problem->K)
         snprintf(note + used, size - used, "%s%lld dead inputs", used ? "; " : "",
                  (long long)(problem->K - problem->live));

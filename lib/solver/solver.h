@@ -43,9 +43,9 @@ ganq_status ganq__objective(ganq_context *ctx, int64_t N, int64_t K, const float
                             const float *w_quantized, const float *h, double *error, double *norm);
 
 /* L L^T = A [n, lda], in place, lower triangle, float64; lda, and the rows that `a` has, are at
- * least n rounded up to 8. The same bits for any number of threads. 0, or 1 when the matrix is not
- * positive definite; -1 without memory (message set). */
-int ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a,
-                   int64_t lda);
+ * least n rounded up to 8. The same bits for any number of threads. *definite 0: A is not positive
+ * definite. Ticks with `progress`, a fraction of the current piece. */
+ganq_status ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64_t n, double *a,
+                           int64_t lda, double progress, int *definite);
 
 #endif

@@ -169,8 +169,8 @@ void ganq__start_table(const ganq__start *start, int levels, int64_t count, cons
         weighted_value *pairs = (weighted_value *)scratch;
         double points[POINTS_MAX], merged[POINTS_MAX];
         for (int64_t i = 0; i < count; i++)
-            pairs[i] = (weighted_value){
-                values[i], start->parameter > 0 ? pow(weights[i], start->parameter) : 1};
+            pairs[i] =
+                (weighted_value){values[i], start->power > 0 ? pow(weights[i], start->power) : 1};
         const int n = merge_points(pairs, count, points, merged);
         kmeans(levels, n, points, merged, table);
         return;
@@ -178,18 +178,8 @@ void ganq__start_table(const ganq__start *start, int levels, int64_t count, cons
     for (int64_t i = 0; i < count; i++)
         scratch[i] = values[i];
     qsort(scratch, (size_t)count, sizeof *scratch, compare_doubles);
-    const double low = scratch[0], high = scratch[count - 1];
-    switch (start->kind) {
-    case GANQ__START_PIECEWISE:
+    if (start->kind == GANQ__START_PIECEWISE)
         piecewise(levels, count, scratch, table);
-        break;
-    case GANQ__START_QUANTILES:
-        for (int s = 0; s < levels; s++)
-            table[s] = ganq__quantile(scratch, count, (s + 0.5) / levels);
-        break;
-    default: {
-        const double cut = 0.5 * (1 - start->parameter) * (high - low);
-        spread(table, levels, low + cut, high - cut);
-    }
-    }
+    else
+        spread(table, levels, scratch[0], scratch[count - 1]);
 }

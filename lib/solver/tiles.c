@@ -142,11 +142,16 @@ static void alternate_tile(tile *t, int64_t begin, int64_t end, int from, int to
     }
 }
 
+/* Descent, and then the exact error: what ranks solutions must not have drifted. */
 static void descend_tile(tile *t, int64_t begin, int64_t end) {
     const int64_t listed = list_trials(t, begin, end, -1), capacity = t->batch->capacity;
     for (int64_t i = 0; i < listed; i += capacity)
         ganq__descend(t->problem, t->plan, t->batch, t->frames, t->first_row, t->list + i,
                       listed - i < capacity ? listed - i : capacity, t->worker);
+    list_trials(t, begin, end, -1); /* descent drops from the list what comes to rest */
+    for (int64_t i = 0; i < listed; i += capacity)
+        ganq__measure_trials(t->problem, t->batch, t->frames, t->first_row, t->list + i,
+                             listed - i < capacity ? listed - i : capacity);
 }
 
 /* ---- search ---- */
@@ -177,11 +182,9 @@ static void search_tile(tile *t) {
             if (needs[p] > 0)
                 alternate_tile(t, p, p + 1, 0, needs[p]);
         descend_tile(t, 1, offspring + 1);
-        for (int64_t i = 0; i < t->rows; i++) /* all are in the order of the live numbers now */
-            for (int p = 0; p <= offspring; p++) {
-                t->trials[i * t->paths + p].factor = problem->exact_factor;
+        for (int64_t i = 0; i < t->rows; i++)
+            for (int p = 0; p <= offspring; p++)
                 t->trials[i * t->paths + p].start = p;
-            }
         rank_trials(t, offspring + 1);
     }
 }
@@ -265,16 +268,20 @@ static void solve_outliers(tile *t) {
 }
 
 /* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the
- * last one. */
+ * last one. Descent adds up its changes in float64; so that its last error is the exact one, all of
+ * its errors are shifted by what had been lost on the way. */
 static void store_trace(const tile *t, ganq__result *result, int64_t i) {
     const ganq__trial *trial = &t->trials[i * t->paths];
-    const double scale = t->frames[i].scale;
+    const double unit = t->problem->scale / (t->frames[i].scale * t->frames[i].scale);
+    const int descent = ganq__slot_descent(t->plan, 0);
     double *trace = result->trace + (t->first_row + i) * result->slots, last = 0;
     for (int s = 1; s < result->slots; s++) {
         if (!isnan(trial->trace[s]))
             last = trial->trace[s];
-        trace[s] = last * t->problem->scale / (scale * scale);
+        trace[s] = last * unit;
     }
+    for (int s = descent; s < result->slots; s++)
+        trace[s] += (trial->error - last) * unit;
 }
 
 /* The error of row i's winner as it is now. */
@@ -295,8 +302,6 @@ static void store_row(const tile *t, ganq__result *result, int64_t i) {
     ganq__store_table(result, row, &trial->best, &t->frames[i]);
     ganq__nearest_codes(problem, row, result->lut + row * problem->levels,
                         codes); /* dead columns */
-    if (problem->diagonal && trial->outliers == 0)
-        return;
     for (int64_t k = 0; k < problem->live; k++)
         codes[problem->columns[k]] = trial->codes[k];
 }
@@ -327,7 +332,10 @@ static void solve_tile(void *user, int64_t item, int worker) {
     }
     for (int64_t i = 0; i < t.rows; i++)
         start_row(&t, i);
-    if (!problem->diagonal) {
+    if (problem->diagonal) {
+        for (int64_t i = 0; i < t.rows; i++)
+            settle_diagonal(&t, i, &t.trials[i * t.paths]);
+    } else {
         int64_t count = paths;
         alternate_tile(&t, 0, count, 0, plan->probe);
         if (plan->alternations > plan->probe) {

@@ -27,11 +27,8 @@ ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, g
     batch->energy = ganq__malloc_aligned(n, sizeof(double));
     batch->change = ganq__malloc_aligned(n, sizeof(double));
     batch->moves = ganq__malloc_aligned(n, sizeof(int64_t));
-    batch->scratch =
-        ganq__malloc_aligned((size_t)problem->ops->gram_scratch(problem->live, capacity), 1);
     if (!batch->w || !batch->e || !batch->g || !batch->exact || !batch->codes || !batch->tables ||
-        !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves ||
-        !batch->scratch)
+        !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves)
         return GANQ_ERR_NO_MEMORY;
     memset(batch->w, 0, n * ld * sizeof(float));
     memset(batch->e, 0, n * ld * sizeof(float));
@@ -53,7 +50,6 @@ void ganq__batch_free(ganq__batch *batch) {
     ganq__free(batch->energy);
     ganq__free(batch->change);
     ganq__free(batch->moves);
-    ganq__free(batch->scratch);
 }
 
 void ganq__row_values(const ganq__problem *problem, int64_t row, const ganq__frame *frame,
@@ -127,8 +123,7 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             return;
         ops->assign(&factor->lower, factor->inverse, count, batch->w, batch->tables, batch->codes,
                     batch->e, batch->g);
-        ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope,
-                  batch->scratch);
+        ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope);
         for (int64_t i = 0; i < count; i++) {
             ganq__trial *trial = trials[i];
             uint8_t *codes = batch->codes + i * ld, place[GANQ__LEVELS];
@@ -147,9 +142,12 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             count_codes(codes, live, used);
             for (int s = 0; s < levels; s++)
                 slope[s] = batch->slope[i * GANQ__LEVELS + s];
-            const double fall =
-                ganq__table_step(levels, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS, no_offset,
-                                 used, slope, step);
+            double fall = ganq__table_step(levels, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
+                                           no_offset, used, slope, step);
+            if (fall > damped && !plan->literal) { /* lost in rounding: no step */
+                memset(step, 0, sizeof step);
+                fall = 0;
+            }
             for (int s = 0; s < levels && plan->literal; s++)
                 if (used[s] == 0) /* what the pseudo-inverse gives */
                     step[s] = -(double)batch->tables[i].value[s];
@@ -241,7 +239,7 @@ static void move_trial(ganq__batch *batch, ganq__trial **trials, double *errors,
  * error, batch->moves the codes changed in all. */
 static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
                           int worker) {
-    int64_t moves[256];
+    int64_t moves[GANQ__BATCH];
     for (int64_t i = 0; i < count; i++) {
         batch->change[i] = 0;
         batch->moves[i] = 0;
@@ -271,48 +269,83 @@ void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int
     descend_codes(problem, batch, count, sweeps, worker);
 }
 
-void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
-                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
-                   int64_t count, int worker) {
+/* A trial's best into place i of the batch, by live number. */
+static void load_best(const ganq__problem *problem, ganq__batch *batch, const ganq__trial *trial,
+                      const ganq__frame *frame, int64_t i) {
+    const ganq__factor *own = &problem->factors[trial->factor];
+    const int64_t live = problem->live, ld = batch->ld;
+    uint8_t *codes = batch->codes + i * ld;
+    ganq__row_values(problem, trial->row, frame, problem->columns, batch->w + i * ld);
+    batch->tables[i] = trial->best;
+    memset(codes, 0, (size_t)ld);
+    for (int64_t k = 0; k < live; k++)
+        codes[own->live_index[k]] = trial->codes[k];
+    subtract_table(&batch->tables[i], codes, live, batch->w + i * ld, batch->e + i * ld);
+    for (int64_t k = 0; k < live; k++)
+        batch->exact[i * ld + k] =
+            codes[k] == GANQ__EXACT
+                ? 0
+                : (double)batch->w[i * ld + k] - (double)batch->tables[i].value[codes[k]];
+}
+
+/* Whether e g^T agrees with the error that a table step promised. The step is solved from float32
+ * sums: along a direction in which the inputs hardly vary it may be far off. */
+static int step_holds(int64_t live, const float *e, const float *g, double before,
+                      double promised) {
+    double error = 0, size = 0;
+    for (int64_t k = 0; k < live; k++) {
+        error += (double)e[k] * (double)g[k];
+        size += fabs((double)e[k] * (double)g[k]);
+    }
+    return fabs(error - promised) <= 0.02 * before + 2e-6 * size;
+}
+
+/* The undamped table step of all trials, with g for what they end up with. */
+static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__trial **trials,
+                           int64_t count, double *errors) {
     const ganq__solver_ops *ops = problem->ops;
     const ganq__factor *factor = &problem->factors[problem->exact_factor];
     const int64_t live = problem->live, ld = problem->ld;
-    double errors[256];
+    ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL);
     for (int64_t i = 0; i < count; i++) {
-        const ganq__factor *own = &problem->factors[trials[i]->factor];
-        ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row],
-                         problem->columns, batch->w + i * ld);
-        batch->tables[i] = trials[i]->best;
-        memset(batch->codes + i * ld, 0, (size_t)ld);
-        for (int64_t k = 0; k < live; k++)
-            batch->codes[i * ld + own->live_index[k]] = trials[i]->codes[k];
+        batch->change[i] =
+            exact_table_step(problem, factor, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
+                             batch->g + i * ld, &batch->tables[i], batch->codes + i * ld);
         subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
                        batch->e + i * ld);
-        for (int64_t k = 0; k < live; k++)
-            batch->exact[i * ld + k] =
-                batch->codes[i * ld + k] == GANQ__EXACT
-                    ? 0
-                    : (double)batch->w[i * ld + k] -
-                          (double)batch->tables[i].value[batch->codes[i * ld + k]];
     }
+    ops->product(&problem->hessian, count, batch->e, batch->g);
+    for (int64_t i = 0; i < count; i++) {
+        float *e = batch->e + i * ld, *g = batch->g + i * ld;
+        if (step_holds(live, e, g, errors[i], errors[i] + batch->change[i])) {
+            errors[i] += batch->change[i];
+            continue;
+        }
+        batch->tables[i] = trials[i]->best; /* as the round before left it */
+        memcpy(batch->codes + i * ld, trials[i]->codes, (size_t)live);
+        subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld, e);
+        ops->product(&problem->hessian, 1, e, g);
+    }
+}
+
+void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
+                   const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                   int64_t count, int worker) {
+    const int64_t live = problem->live, ld = problem->ld;
+    double errors[GANQ__BATCH];
+    for (int64_t i = 0; i < count; i++)
+        load_best(problem, batch, trials[i], &frames[trials[i]->row - first_row], i);
     ganq__measure(problem, batch, count);
     memcpy(errors, batch->energy, (size_t)count * sizeof *errors);
+    problem->ops->product(&problem->hessian, count, batch->e, batch->g);
     for (int round = 0; round <= plan->rounds && count > 0; round++) {
-        if (round > 0) {
-            ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL,
-                      batch->scratch);
-            for (int64_t i = 0; i < count; i++) {
-                errors[i] +=
-                    exact_table_step(problem, factor, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
-                                     batch->g + i * ld, &batch->tables[i], batch->codes + i * ld);
-                trials[i]->trace[ganq__slot_descent(plan, round) - 1] = errors[i];
-                subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
-                               batch->e + i * ld);
-            }
-        }
         if (ganq__problem_pause(problem, worker))
             return;
-        ops->product(&problem->hessian, count, batch->e, batch->g);
+        if (round > 0) {
+            descend_tables(problem, batch, trials, count, errors);
+            for (int64_t i = 0; i < count; i++)
+                trials[i]->trace[ganq__slot_descent(plan, round) - 1] = errors[i];
+        }
         descend_codes(problem, batch, count, plan->sweeps, worker);
         int64_t going = 0;
         for (int64_t i = 0; i < count; i++) {
@@ -323,6 +356,7 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
                 batch->moves[i] = 1; /* not at rest yet */
             }
             trial->trace[ganq__slot_descent(plan, round)] = errors[i];
+            trial->factor = problem->exact_factor; /* whose places are the live numbers */
             keep(trial, &batch->tables[i], batch->codes + i * ld, live, errors[i]);
             if (batch->moves[i] == 0 && round > 0)
                 continue;
@@ -330,4 +364,13 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
         }
         count = going;
     }
+}
+
+void ganq__measure_trials(ganq__problem *problem, ganq__batch *batch, const ganq__frame *frames,
+                          int64_t first_row, ganq__trial **trials, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        load_best(problem, batch, trials[i], &frames[trials[i]->row - first_row], i);
+    ganq__measure(problem, batch, count);
+    for (int64_t i = 0; i < count; i++)
+        trials[i]->error = batch->energy[i];
 }

@@ -91,6 +91,8 @@ START_TEST(refused_reads) {
     ck_ganq_fails(ganq__map_open(in_dir("none"), &map), GANQ_ERR_NOT_FOUND, "/none: cannot open");
     ck_ganq_fails(ganq__map_open(dir, &map), GANQ_ERR_IO, "is a directory");
     ck_ganq_fails(ganq__map_open("/dev/null", &map), GANQ_ERR_IO, "/dev/null: is a special file");
+    ck_assert_int_eq(mkfifo(in_dir("pipe"), 0600), 0); /* nobody will ever write into it */
+    ck_ganq_fails(ganq__map_open(in_dir("pipe"), &map), GANQ_ERR_IO, "pipe: is a special file");
     ck_ganq_fails(ganq__file_read(in_dir("none"), 10, &text, &size), GANQ_ERR_NOT_FOUND,
                   "/none: cannot open");
     ck_ganq_ok(ganq__file_write(in_dir("long"), "0123456789", 10));
@@ -124,10 +126,17 @@ START_TEST(refused_writes) {
     ck_ganq_fails(ganq__writer_open(&writer, in_dir("no/a")), GANQ_ERR_NOT_FOUND,
                   "no/a: cannot create");
     ck_ganq_fails(ganq__file_write("/proc/ganq", "x", 1), GANQ_ERR_NOT_FOUND, "/proc/ganq");
+    ck_ganq_ok(ganq__writer_open(&writer, in_dir("d")));
     ck_ganq_ok(ganq__make_dir(in_dir("d")));
-    ck_ganq_fails(ganq__file_write(in_dir("d"), "x", 1), GANQ_ERR_IO,
-                  "/d: cannot rename into place");
+    ck_ganq_fails(ganq__writer_commit(&writer), GANQ_ERR_IO, "/d: cannot rename into place");
+    ck_ganq_fails(ganq__file_write(in_dir("d"), "x", 1), GANQ_ERR_IO, "/d: is a directory");
     ck_assert_int_eq(entries(dir), 1);
+    struct stat info;
+    ck_assert_int_eq(mkfifo(in_dir("d/pipe"), 0600), 0);
+    ck_ganq_fails(ganq__file_write(in_dir("d/pipe"), "x", 1), GANQ_ERR_IO,
+                  "pipe: is a special file");
+    ck_assert_int_eq(stat(in_dir("d/pipe"), &info), 0);
+    ck_assert(S_ISFIFO(info.st_mode)); /* not replaced */
     ck_ganq_fails(ganq__make_dir(in_dir("d")), GANQ_ERR_EXISTS, "/d: cannot create the directory");
     ck_ganq_fails(ganq__make_dir(in_dir("no/d")), GANQ_ERR_NOT_FOUND, "no/d");
 }

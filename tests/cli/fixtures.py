@@ -15,11 +15,11 @@ class Command:
         self.path = path
 
     def run(self, *arguments, expect=0, timeout=600):
-        done = subprocess.run([self.path, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
-                              stdin=subprocess.DEVNULL)
+        done = subprocess.run([self.path, *map(str, arguments)], capture_output=True, timeout=timeout,
+                              stdin=subprocess.DEVNULL, encoding="utf-8", errors="surrogateescape")
         if expect is not None and done.returncode != expect:
             raise AssertionError("ganq %s: exit code %d, expected %d\n%s%s" %
-                                 (" ".join(map(str, arguments)), done.returncode, expect, done.stdout, done.stderr))
+                                 (" ".join(map(str, arguments)), done.returncode, expect, ascii(done.stdout), done.stderr))
         return done
 
     def json(self, *arguments, **how):

@@ -1,8 +1,10 @@
 """test_cli.py GANQ SOURCE_DIR - every command, its exit codes, its JSON and what it says about bad input."""
 import json
 import os
+import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,7 @@ class Base(unittest.TestCase):
             self.assertIn(word, done.stderr)
 
     def assert_no_leftovers(self):
-        self.assertEqual([n for n in os.listdir(self.root) if "partial" in n or n.endswith(".part")], [])
+        self.assertEqual([n for n in os.listdir(self.root) if "partial" in n or "probe" in n or n.endswith(".part")], [])
 
 
 class Overview(Base):
@@ -83,7 +85,7 @@ class Overview(Base):
 
 class Quantize(Base):
     def quantize(self, *options, expect=OK, out=None):
-        out = out or self.path("out")
+        out = self.path("out") if out is None else out
         done = GANQ.run("quantize", self.model, out, "--calib", self.text, "--sampling", "documents", "--nsamples", 6,
                         "--recipe", "fast", *options, expect=expect)
         return out, done
@@ -140,6 +142,57 @@ class Quantize(Base):
         self.quantize("--bits", 2, "--force", out=out)
         self.assertNotIn("stray", os.listdir(out))
         self.assertIn("config.json", os.listdir(out))
+        self.assert_no_leftovers()
+
+    def test_outputs_are_tried_first(self):
+        """What can be known before the work is said before it: no layer is solved, nothing is left."""
+        stray = self.path("stray-file")
+        with open(stray, "w", encoding="utf-8") as file:
+            file.write("x")
+        dangling = self.path("dangling")
+        os.symlink("nowhere", dangling)
+        cases = (("", USAGE, "empty"), (stray, EXISTS, "not a readable directory"),
+                 (os.path.join(stray, "x"), FAILURE, "Not a directory"),
+                 (dangling, EXISTS, "not a readable directory"),
+                 (self.path("n" * 300), FAILURE, "too long"))
+        for out, code, word in cases:
+            _, done = self.quantize(out=out, expect=code)
+            self.assert_says(done, word)
+            self.assertNotIn(" E ", done.stderr)
+        _, done = self.quantize("--force", out=os.path.dirname(self.model), expect=USAGE)
+        self.assert_says(done, "is inside it")
+        out = self.path("reported")
+        for report, code, word in ((out, USAGE, "same"), (self.model, EXISTS, "is a directory"),
+                                   (os.path.join(self.root, "no", "r.json"), NOT_FOUND, "No such file")):
+            _, done = self.quantize("--report", report, out=out, expect=code)
+            self.assert_says(done, word)
+            self.assertNotIn(" E ", done.stderr)
+        self.assertFalse(os.path.exists(out))
+        self.assert_no_leftovers()
+
+    def test_odd_surroundings(self):
+        """Names that are not UTF-8, a report that is a pipe, closed streams, a limit on file sizes."""
+        text = os.fsdecode(os.fsencode(self.path("text-")) + b"\xff.jsonl")
+        shutil.copy(self.text, text)
+        pipe, out = self.path("pipe"), self.path("odd")
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        words = [GANQ.path, "quantize", self.model, out, "--calib", text, "--sampling", "documents", "--nsamples", "4",
+                 "--seqlen", "32", "--recipe", "fast", "--progress", "json"]
+        subprocess.run(words + ["--report", pipe], check=True, capture_output=True)
+        report = json.loads(os.read(reader, 1 << 20))
+        os.close(reader)
+        self.assertIn("not UTF-8", report["calibration"]["text"])
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+        # standard error is closed: its number must not go to a file of the output, nor the progress into that
+        subprocess.run(words + ["--force"], check=True, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.close(2))
+        GANQ.run("inspect", out, "--verify")
+        shutil.rmtree(out)
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+        done = subprocess.run(words, capture_output=True, preexec_fn=limit)
+        self.assertEqual(done.returncode, FAILURE)
+        self.assertIn(b"File too large", done.stderr)
+        self.assertFalse(os.path.exists(out))
         self.assert_no_leftovers()
 
     def test_windows_and_no_calibration(self):

@@ -43,18 +43,34 @@ START_TEST(unknown_isa_is_refused) {
 }
 END_TEST
 
-START_TEST(avx2_is_taken_where_it_is) {
-    ganq_context best, avx2;
+/* Without a name, the last of the sets that open. */
+START_TEST(the_best_there_is_is_taken) {
+    ganq_context best, last = {0};
     ck_ganq_ok(open_with(&best, NULL));
-    ganq_status status = open_with(&avx2, "avx2");
-    if (status == GANQ_OK) {
-        ck_assert_str_eq(best.device_name, "cpu (avx2, 1 thread)");
-        ck_assert_ptr_ne(best.dense, &ganq__dense_ops_ref);
-        ck_assert_ptr_eq(best.dense, avx2.dense);
-    } else {
-        ck_assert_int_eq(status, GANQ_ERR_INVALID_ARG);
-        ck_assert_str_eq(best.device_name, "cpu (ref, 1 thread)");
+    for (int i = 0; i < ISAS; i++) {
+        ganq_context named;
+        const ganq_status status = open_with(&named, isas[i]);
+        if (status == GANQ_OK)
+            last = named;
+        else
+            ck_assert_int_eq(status, GANQ_ERR_INVALID_ARG);
     }
+    ck_assert_str_eq(best.device_name, last.device_name);
+    ck_assert_ptr_eq(best.dense, last.dense);
+    ck_assert_ptr_eq(best.lut, last.lut);
+}
+END_TEST
+
+/* A family without a table of its own comes from the set before. */
+START_TEST(avx512_falls_back_to_avx2) {
+    ganq_context avx2, avx512;
+    if (open_with(&avx512, "avx512") != GANQ_OK)
+        return;
+    ck_ganq_ok(open_with(&avx2, "avx2"));
+    ck_assert_ptr_eq(avx512.dense, avx2.dense);
+    ck_assert_ptr_ne(avx512.lut, avx2.lut);
+    ck_assert_ptr_eq(avx512.solver, avx2.solver);
+    ck_assert_ptr_eq(avx512.model, avx2.model);
 }
 END_TEST
 
@@ -64,7 +80,8 @@ int main(void) {
     tcase_add_test(tests, every_family_has_a_table);
     tcase_add_test(tests, names_with_threads);
     tcase_add_test(tests, unknown_isa_is_refused);
-    tcase_add_test(tests, avx2_is_taken_where_it_is);
+    tcase_add_test(tests, the_best_there_is_is_taken);
+    tcase_add_test(tests, avx512_falls_back_to_avx2);
     suite_add_tcase(suite, tests);
     return test_run(suite, 0);
 }

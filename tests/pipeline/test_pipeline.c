@@ -1,4 +1,5 @@
-/* test_pipeline.c - quantize, save, load, export on a model of random weights; what goes wrong leaves nothing behind. */
+/* test_pipeline.c - quantize, save, load, export on a model of random weights; what goes wrong
+ * leaves nothing behind. */
 #include <dirent.h>
 #include <math.h>
 #include <signal.h>
@@ -32,7 +33,8 @@ static int on_progress(const ganq_progress *p, void *user) {
 
 static ganq_context *make_context(int threads) {
     ganq_context *made = NULL;
-    ganq_context_options options = {.struct_size = sizeof options, .threads = threads, .progress = on_progress};
+    ganq_context_options options = {
+        .struct_size = sizeof options, .threads = threads, .progress = on_progress};
     ck_ganq_ok(ganq_context_create(&options, &made));
     return made;
 }
@@ -56,14 +58,21 @@ static void close_model(void) {
     ck_ganq_ok(ganq__remove_tree(root));
 }
 
-static void setup(void) { open_model(&(tiny_model){0}); }
-static void setup_biases(void) { open_model(&(tiny_model){.biases = 1, .untied = 1}); }
+static void setup(void) {
+    open_model(&(tiny_model){0});
+}
+static void setup_biases(void) {
+    open_model(&(tiny_model){.biases = 1, .untied = 1});
+}
 
 /* FAST: the edges of the walk do not depend on the effort. */
 static ganq_model *quantize(int bits, float outliers, ganq_switch propagate) {
-    ganq_quantize_options layer = {
-        .struct_size = sizeof layer, .bits = bits, .recipe = GANQ_RECIPE_FAST, .outlier_ratio = outliers};
-    ganq_model_quantize_options options = {.struct_size = sizeof options, .propagate = propagate, .layer = &layer};
+    ganq_quantize_options layer = {.struct_size = sizeof layer,
+                                   .bits = bits,
+                                   .recipe = GANQ_RECIPE_FAST,
+                                   .outlier_ratio = outliers};
+    ganq_model_quantize_options options = {
+        .struct_size = sizeof options, .propagate = propagate, .layer = &layer};
     ganq_model *quantized = NULL;
     ck_ganq_ok(ganq_model_quantize(ctx, model, corpus, &options, &quantized));
     return quantized;
@@ -141,8 +150,8 @@ static void round_trip(int bits, float outliers, const ganq_save_options *option
     ganq_model *quantized = quantize(bits, outliers, GANQ_SWITCH_DEFAULT), *loaded = NULL;
     ganq_model_info made = {.struct_size = sizeof made}, read = {.struct_size = sizeof read};
     ck_ganq_ok(ganq_model_save(ctx, quantized, target, options));
-    ck_ganq_ok(ganq_model_load(ctx, target, &(ganq_model_options){sizeof(ganq_model_options), GANQ_SWITCH_ON},
-                               &loaded));
+    ck_ganq_ok(ganq_model_load(
+        ctx, target, &(ganq_model_options){sizeof(ganq_model_options), GANQ_SWITCH_ON}, &loaded));
     ck_ganq_ok(ganq_model_get_info(quantized, &made));
     ck_ganq_ok(ganq_model_get_info(loaded, &read));
     ck_assert_int_eq(made.linears_quantized, 2 * TINY_LINEARS);
@@ -160,13 +169,20 @@ static void round_trip(int bits, float outliers, const ganq_save_options *option
 START_TEST(saves_and_loads) {
     round_trip(4, 0, NULL);
     char *config = read_text(target, "config.json");
-    static const char *const words[] = {"\"a_key_of_its_own\"", "\"quant_method\": \"ganq\"",
-                                        "\"format_version\": 1", "\"packing\": \"bitplane32\"",
-                                        "\"torch_dtype\": \"float32\"", "\"modules_to_not_convert\"",
-                                        "\"lm_head\"", "model.layers.1.mlp.down_proj", "libganq:0.1.0",
-                                        "\"recipe\": \"fast\"", "\"effective_bits\""};
+    static const char *const words[] = {"\"a_key_of_its_own\"",
+                                        "\"quant_method\": \"ganq\"",
+                                        "\"format_version\": 1",
+                                        "\"packing\": \"bitplane32\"",
+                                        "\"torch_dtype\": \"float32\"",
+                                        "\"modules_to_not_convert\"",
+                                        "\"lm_head\"",
+                                        "model.layers.1.mlp.down_proj",
+                                        "libganq:0.1.0",
+                                        "\"recipe\": \"fast\"",
+                                        "\"effective_bits\""};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        ck_assert_msg(strstr(config, words[i]) != NULL, "config.json lacks %s:\n%s", words[i], config);
+        ck_assert_msg(strstr(config, words[i]) != NULL, "config.json lacks %s:\n%s", words[i],
+                      config);
     ganq__free(config);
     ganq__free(read_text(target, "LICENSE"));
     ganq__free(read_text(target, "generation_config.json"));
@@ -183,11 +199,14 @@ START_TEST(saves_outliers_and_other_widths) {
 }
 END_TEST
 
-START_TEST(saves_biases_and_a_head) { round_trip(4, 0, NULL); }
+START_TEST(saves_biases_and_a_head) {
+    round_trip(4, 0, NULL);
+}
 END_TEST
 
 START_TEST(saves_shards) {
-    ganq_save_options options = {.struct_size = sizeof options, .shard_bytes = 3000, .calibration = "random ids"};
+    ganq_save_options options = {
+        .struct_size = sizeof options, .shard_bytes = 3000, .calibration = "random ids"};
     round_trip(4, 0.01f, &options);
     char *index = read_text(target, "model.safetensors.index.json");
     ck_assert_ptr_nonnull(strstr(index, "model-00002-of-"));
@@ -201,7 +220,8 @@ END_TEST
 
 START_TEST(saved_again_keeps_its_record) {
     ganq_model *quantized = quantize(3, 0, GANQ_SWITCH_OFF), *loaded = NULL;
-    ganq_save_options options = {.struct_size = sizeof options, .calibration = "where it came from"};
+    ganq_save_options options = {.struct_size = sizeof options,
+                                 .calibration = "where it came from"};
     char again[500];
     snprintf(again, sizeof again, "%s/again", root);
     ck_ganq_ok(ganq_model_save(ctx, quantized, target, &options));
@@ -227,8 +247,8 @@ START_TEST(finds_damaged_codes_and_dense_tensors) {
     flip_byte(target, "model.safetensors", TINY_HIDDEN * 16 * 2 + 60);
     ck_ganq_ok(ganq_model_load(ctx, target, NULL, &loaded));
     ck_ganq_fails(ganq_model_save(ctx, loaded, again, NULL), GANQ_ERR_FORMAT, "down_proj.qweight");
-    ck_ganq_fails(ganq_model_export_dense(ctx, loaded, again, GANQ_DTYPE_F16, NULL), GANQ_ERR_FORMAT,
-                  "down_proj.qweight");
+    ck_ganq_fails(ganq_model_export_dense(ctx, loaded, again, GANQ_DTYPE_F16, NULL),
+                  GANQ_ERR_FORMAT, "down_proj.qweight");
     ganq_model_free(loaded);
     loaded = NULL;
     ck_assert_int_eq(entries(root), 2);
@@ -279,16 +299,16 @@ START_TEST(exports_dense) {
         ganq__free(config);
         ganq_model_free(dense);
     }
-    ck_ganq_fails(ganq_model_export_dense(ctx, quantized, target, GANQ_DTYPE_U8, &force), GANQ_ERR_INVALID_ARG,
-                  "U8");
+    ck_ganq_fails(ganq_model_export_dense(ctx, quantized, target, GANQ_DTYPE_U8, &force),
+                  GANQ_ERR_INVALID_ARG, "U8");
     ganq_model_free(quantized);
 }
 END_TEST
 
 START_TEST(export_refuses_overflow) {
     open_model(&(tiny_model){.scale = 1e6f});
-    ck_ganq_fails(ganq_model_export_dense(ctx, model, target, GANQ_DTYPE_F16, NULL), GANQ_ERR_NUMERIC,
-                  "embed_tokens");
+    ck_ganq_fails(ganq_model_export_dense(ctx, model, target, GANQ_DTYPE_F16, NULL),
+                  GANQ_ERR_NUMERIC, "embed_tokens");
     assert_nothing_left();
     ck_ganq_ok(ganq_model_export_dense(ctx, model, target, GANQ_DTYPE_BF16, NULL));
     close_model();
@@ -367,7 +387,8 @@ END_TEST
 /* ---- cancel, memory ---- */
 
 START_TEST(cancel_at_every_call) {
-    ganq_quantize_options layer = {.struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_FAST};
+    ganq_quantize_options layer = {
+        .struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_FAST};
     ganq_model_quantize_options options = {.struct_size = sizeof options, .layer = &layer};
     ganq_model *quantized = NULL;
     int64_t n = 1;
@@ -408,19 +429,21 @@ START_TEST(progress_never_goes_back) {
 END_TEST
 
 START_TEST(every_allocation_may_fail) {
-    ganq_quantize_options layer = {.struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_RTN};
+    ganq_quantize_options layer = {
+        .struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_RTN};
     ganq_model_quantize_options options = {.struct_size = sizeof options, .layer = &layer};
     ganq_model *quantized = NULL;
     int64_t n = 0, made;
     do {
-        ganq_model_free(quantized); /* of a failure that had a way around, as in starting the pool */
+        ganq_model_free(
+            quantized); /* of a failure that had a way around, as in starting the pool */
         quantized = NULL;
         ganq__alloc_fail_after(++n);
         ganq_status status = ganq_model_quantize(ctx, model, corpus, &options, &quantized);
         made = ganq__alloc_count();
         ganq__alloc_fail_after(0);
-        ck_assert_msg(status == GANQ_ERR_NO_MEMORY || status == GANQ_OK, "allocation %d: %s", (int)n,
-                      ganq_last_error());
+        ck_assert_msg(status == GANQ_ERR_NO_MEMORY || status == GANQ_OK, "allocation %d: %s",
+                      (int)n, ganq_last_error());
         ck_assert((status == GANQ_OK) == (quantized != NULL));
     } while (made >= n);
     ck_assert_ptr_nonnull(quantized); /* the last round was not disturbed */
@@ -431,8 +454,8 @@ START_TEST(every_allocation_may_fail) {
         ganq_status status = ganq_model_save(ctx, quantized, target, NULL);
         made = ganq__alloc_count();
         ganq__alloc_fail_after(0);
-        ck_assert_msg(status == (made >= n ? GANQ_ERR_NO_MEMORY : GANQ_OK), "allocation %d: %s", (int)n,
-                      ganq_last_error());
+        ck_assert_msg(status == (made >= n ? GANQ_ERR_NO_MEMORY : GANQ_OK), "allocation %d: %s",
+                      (int)n, ganq_last_error());
         if (status != GANQ_OK)
             assert_nothing_left();
     } while (made >= n);
@@ -447,7 +470,8 @@ START_TEST(memory_budget) {
     ganq_model *quantized = NULL;
     ganq_context_options options = {.struct_size = sizeof options, .memory_budget_bytes = 50000};
     ck_ganq_ok(ganq_context_create(&options, &poor));
-    ck_ganq_fails(ganq_model_quantize(poor, model, corpus, NULL, &quantized), GANQ_ERR_NO_MEMORY, "50000");
+    ck_ganq_fails(ganq_model_quantize(poor, model, corpus, NULL, &quantized), GANQ_ERR_NO_MEMORY,
+                  "50000");
     ganq_context_free(poor);
 }
 END_TEST
@@ -464,7 +488,8 @@ START_TEST(threads_do_not_matter) {
     }
     ctx = mine;
     for (int64_t i = 0; i < 2 * TINY_LINEARS; i++) {
-        ganq_linear_info first = {.struct_size = sizeof first}, other = {.struct_size = sizeof other};
+        ganq_linear_info first = {.struct_size = sizeof first},
+                         other = {.struct_size = sizeof other};
         ck_ganq_ok(ganq_model_get_linear(models[0], i, &first));
         uint8_t codes[3][TINY_INTER * TINY_INTER];
         float luts[3][TINY_INTER * 8];
@@ -506,7 +531,8 @@ START_TEST(propagation_changes_later_inputs_only) {
 END_TEST
 
 START_TEST(nearest_needs_no_calibration) {
-    ganq_quantize_options layer = {.struct_size = sizeof layer, .bits = 4, .recipe = GANQ_RECIPE_RTN};
+    ganq_quantize_options layer = {
+        .struct_size = sizeof layer, .bits = 4, .recipe = GANQ_RECIPE_RTN};
     ganq_model_quantize_options options = {.struct_size = sizeof options, .layer = &layer};
     ganq_model *quantized = NULL, *again = NULL;
     ck_ganq_ok(ganq_model_quantize(ctx, model, NULL, &options, &quantized));
@@ -515,17 +541,20 @@ START_TEST(nearest_needs_no_calibration) {
     ck_ganq_fails(ganq_model_quantize(ctx, quantized, NULL, &options, &again), GANQ_ERR_INVALID_ARG,
                   "quantized already");
     layer.recipe = GANQ_RECIPE_DEFAULT;
-    ck_ganq_fails(ganq_model_quantize(ctx, model, NULL, &options, &again), GANQ_ERR_INVALID_ARG, "calibration");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, NULL, &options, &again), GANQ_ERR_INVALID_ARG,
+                  "calibration");
     ganq_model_free(quantized);
     quantized = NULL;
     layer.bits = 5;
-    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized), GANQ_ERR_UNSUPPORTED, "5");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                  GANQ_ERR_UNSUPPORTED, "5");
     ck_assert_ptr_null(quantized);
 }
 END_TEST
 
 START_TEST(skips_by_expression) {
-    ganq_quantize_options layer = {.struct_size = sizeof layer, .bits = 3, .recipe = GANQ_RECIPE_FAST};
+    ganq_quantize_options layer = {
+        .struct_size = sizeof layer, .bits = 3, .recipe = GANQ_RECIPE_FAST};
     ganq_model_quantize_options options = {
         .struct_size = sizeof options, .layer = &layer, .skip = "(down|k)_proj$|layers\\.1\\.mlp"};
     ganq_model *quantized = NULL, *loaded = NULL;
@@ -556,11 +585,11 @@ START_TEST(skips_by_expression) {
     ganq_model_free(quantized);
     quantized = NULL;
     options.skip = "proj(";
-    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized), GANQ_ERR_INVALID_ARG,
-                  "position 5");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                  GANQ_ERR_INVALID_ARG, "position 5");
     options.skip = ".";
-    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized), GANQ_ERR_INVALID_ARG,
-                  "nothing to quantize");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                  GANQ_ERR_INVALID_ARG, "nothing to quantize");
 }
 END_TEST
 
@@ -587,14 +616,16 @@ END_TEST
 static void fails_on(const char *tensor, const char *word) {
     open_model(&(tiny_model){.nan_tensor = tensor});
     ganq_model *quantized = NULL;
-    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, NULL, &quantized), GANQ_ERR_NUMERIC, word);
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, NULL, &quantized), GANQ_ERR_NUMERIC,
+                  word);
     ck_assert_ptr_null(quantized);
     close_model();
 }
 
 START_TEST(names_the_linear_with_a_nan) {
     fails_on("model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj");
-    fails_on("model.layers.0.post_attention_layernorm.weight", "the inputs of model.layers.0.mlp.gate_proj");
+    fails_on("model.layers.0.post_attention_layernorm.weight",
+             "the inputs of model.layers.0.mlp.gate_proj");
 }
 END_TEST
 
@@ -603,16 +634,19 @@ START_TEST(bad_sequences) {
     ganq_corpus *bad = NULL;
     int32_t ids[TINY_MAX_POSITIONS + 1] = {1, 2, TINY_VOCAB};
     ck_ganq_ok(ganq_corpus_create(&bad));
-    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG, "no tokens");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG,
+                  "no tokens");
     ck_ganq_ok(ganq_corpus_add(bad, ids, 2));
     ck_ganq_ok(ganq_corpus_add(bad, ids, 3));
-    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG, "sequence 1");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG,
+                  "sequence 1");
     ganq_corpus_free(bad);
     bad = NULL;
     ids[2] = 3;
     ck_ganq_ok(ganq_corpus_create(&bad));
     ck_ganq_ok(ganq_corpus_add(bad, ids, TINY_MAX_POSITIONS + 1));
-    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG, "65 tokens");
+    ck_ganq_fails(ganq_model_quantize(ctx, model, bad, NULL, &quantized), GANQ_ERR_INVALID_ARG,
+                  "65 tokens");
     ganq_corpus_free(bad);
     ck_assert_ptr_null(quantized);
 }
@@ -621,11 +655,14 @@ END_TEST
 START_TEST(null_arguments) {
     ganq_model *quantized = NULL;
     ganq_quantize_plan plan = {.struct_size = 0};
-    ck_ganq_fails(ganq_model_quantize(NULL, model, corpus, NULL, &quantized), GANQ_ERR_INVALID_ARG, "ctx");
-    ck_ganq_fails(ganq_model_quantize(ctx, NULL, corpus, NULL, &quantized), GANQ_ERR_INVALID_ARG, "model");
+    ck_ganq_fails(ganq_model_quantize(NULL, model, corpus, NULL, &quantized), GANQ_ERR_INVALID_ARG,
+                  "ctx");
+    ck_ganq_fails(ganq_model_quantize(ctx, NULL, corpus, NULL, &quantized), GANQ_ERR_INVALID_ARG,
+                  "model");
     ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, NULL, NULL), GANQ_ERR_INVALID_ARG, "out");
     ck_ganq_fails(ganq_model_save(ctx, model, NULL, NULL), GANQ_ERR_INVALID_ARG, "dir");
-    ck_ganq_fails(ganq_model_plan(ctx, model, corpus, NULL, &plan, NULL), GANQ_ERR_INVALID_ARG, "struct_size");
+    ck_ganq_fails(ganq_model_plan(ctx, model, corpus, NULL, &plan, NULL), GANQ_ERR_INVALID_ARG,
+                  "struct_size");
     ck_ganq_fails(ganq_model_get_linear(model, 2 * TINY_LINEARS, NULL), GANQ_ERR_INVALID_ARG, "14");
     ck_assert_ptr_null(ganq_model_layer(model, 0));
     ck_assert_ptr_null(ganq_model_layer(NULL, 0));
@@ -634,7 +671,8 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("pipeline");
-    TCase *plain = tcase_create("plain"), *biases = tcase_create("biases"), *bare = tcase_create("bare");
+    TCase *plain = tcase_create("plain"), *biases = tcase_create("biases"),
+          *bare = tcase_create("bare");
     tcase_add_checked_fixture(plain, setup, close_model);
     tcase_add_checked_fixture(biases, setup_biases, close_model);
     tcase_set_timeout(plain, 300);

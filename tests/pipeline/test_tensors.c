@@ -39,7 +39,10 @@ START_TEST(lists_and_reads) {
     ck_assert_mem_eq(some, all + 5 * TINY_INTER, sizeof some);
     for (int k = 0; k < 3 * TINY_INTER; k++)
         ck_assert_double_eq(wide[k], some[k]);
-    ck_ganq_fails(ganq_tensors_read(tensors, i, TINY_HIDDEN - 2, &m_some), GANQ_ERR_INVALID_ARG, "down_proj");
+    ck_ganq_fails(ganq_tensors_read(tensors, i, TINY_HIDDEN - 2, &m_some), GANQ_ERR_INVALID_ARG,
+                  "down_proj");
+    ck_ganq_fails(ganq_tensors_read(tensors, i, INT64_MAX, &m_some), GANQ_ERR_INVALID_ARG,
+                  "down_proj");
     ck_ganq_ok(ganq_tensors_verify(tensors, i));
     ganq_tensors_free(tensors);
 }
@@ -49,7 +52,8 @@ START_TEST(refuses) {
     ganq_tensors *tensors = NULL;
     ganq_tensor_info info = {.struct_size = sizeof info};
     ck_ganq_fails(ganq_tensors_open(NULL, &tensors), GANQ_ERR_INVALID_ARG, "path");
-    ck_ganq_fails(ganq_tensors_open("/nowhere/x.safetensors", &tensors), GANQ_ERR_NOT_FOUND, "nowhere");
+    ck_ganq_fails(ganq_tensors_open("/nowhere/x.safetensors", &tensors), GANQ_ERR_NOT_FOUND,
+                  "nowhere");
     ck_assert_ptr_null(tensors);
     ck_ganq_ok(ganq_tensors_open(model_dir, &tensors));
     ck_assert_int_eq(ganq_tensors_find(tensors, "no such"), -1);

@@ -33,13 +33,14 @@ static void add(file *f, const tiny_model *m, const char *name, int rows, int co
     f->data_floats += count;
     char shape[64];
     snprintf(shape, sizeof shape, cols ? "%d,%d" : "%d", rows, cols);
-    f->header_size += (size_t)snprintf(
-        f->header + f->header_size, sizeof f->header - f->header_size,
-        "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", f->header_size ? "," : "{",
-        name, shape, 4 * first, 4 * f->data_floats);
+    f->header_size +=
+        (size_t)snprintf(f->header + f->header_size, sizeof f->header - f->header_size,
+                         "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                         f->header_size ? "," : "{", name, shape, 4 * first, 4 * f->data_floats);
 }
 
-static void add_linear(file *f, const tiny_model *m, int block, const char *name, int rows, int cols) {
+static void add_linear(file *f, const tiny_model *m, int block, const char *name, int rows,
+                       int cols) {
     char tensor[128];
     snprintf(tensor, sizeof tensor, "model.layers.%d.%s.weight", block, name);
     add(f, m, tensor, rows, cols, 0);
@@ -83,7 +84,8 @@ void tiny_model_write(const char *dir, const tiny_model *settings) {
     add(f, &m, "model.norm.weight", TINY_HIDDEN, 0, 1);
     if (m.untied)
         add(f, &m, "lm_head.weight", TINY_VOCAB, TINY_HIDDEN, 0);
-    f->header_size += (size_t)snprintf(f->header + f->header_size, sizeof f->header - f->header_size, "}");
+    f->header_size +=
+        (size_t)snprintf(f->header + f->header_size, sizeof f->header - f->header_size, "}");
     while (f->header_size % 8)
         f->header[f->header_size++] = ' ';
 
@@ -99,15 +101,19 @@ void tiny_model_write(const char *dir, const tiny_model *settings) {
     ck_assert_int_eq(fclose(out), 0);
     free(f->data);
     free(f);
-    snprintf(config, sizeof config,
-             "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":%d,"
-             "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
-             "\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":%d,"
-             "\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,\"hidden_act\":\"silu\",\"attention_bias\":%s,"
-             "\"mlp_bias\":%s,\"tie_word_embeddings\":%s,\"bos_token_id\":1,\"eos_token_id\":2,"
-             "\"torch_dtype\":\"float32\",\"a_key_of_its_own\":{\"kept\":[1,2]}}\n",
-             TINY_HIDDEN, TINY_INTER, m.layers, HEADS, KV_HEADS, HEAD_DIM, TINY_VOCAB, TINY_MAX_POSITIONS,
-             m.biases ? "true" : "false", m.biases ? "true" : "false", m.untied ? "false" : "true");
+    snprintf(
+        config, sizeof config,
+        "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":%d,"
+        "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
+        "\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":%"
+        "d,"
+        "\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,\"hidden_act\":\"silu\",\"attention_bias\":%"
+        "s,"
+        "\"mlp_bias\":%s,\"tie_word_embeddings\":%s,\"bos_token_id\":1,\"eos_token_id\":2,"
+        "\"torch_dtype\":\"float32\",\"a_key_of_its_own\":{\"kept\":[1,2]}}\n",
+        TINY_HIDDEN, TINY_INTER, m.layers, HEADS, KV_HEADS, HEAD_DIM, TINY_VOCAB,
+        TINY_MAX_POSITIONS, m.biases ? "true" : "false", m.biases ? "true" : "false",
+        m.untied ? "false" : "true");
     write_text(dir, "config.json", config);
     write_text(dir, "LICENSE", "do what you like\n");
     write_text(dir, "generation_config.json", "{\"eos_token_id\":2}\n");
