@@ -82,8 +82,9 @@ def main():
         for recipe in ("rtn", "paper", "default"):
             out = scratch / f"{bits}-bit-{recipe}"
             report_path = scratch / f"{bits}-bit-{recipe}.json"
-            ganq("quantize", model, out, "--bits", bits, "--recipe", recipe, *sampling, "--progress", "none", "--force",
-                 "--report", report_path)
+            # Rounding to nearest does not depend on the inputs: nothing to propagate.
+            ganq("quantize", model, out, "--bits", bits, "--recipe", recipe, *sampling, "--propagate",
+                 "off" if recipe == "rtn" else "on", "--progress", "none", "--force", "--report", report_path)
             totals = json.loads(report_path.read_text())["totals"]
             measured = json.loads(ganq("perplexity", out, *measure))
             print(f"{bits} bit {recipe:10} {totals['bits_per_weight']:11.2f} {size_text(totals['linear_bytes']):>10} "

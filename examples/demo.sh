@@ -16,7 +16,7 @@ if [ -z "$cuda" ]; then
 fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-{ cmake --preset release -G Ninja -DGANQ_CUDA="$cuda" -DGANQ_BUILD_TESTS=OFF && cmake --build build; } >"$log" 2>&1 ||
+{ cmake --preset release -G Ninja -DGANQ_CUDA="$cuda" -DGANQ_BUILD_TESTS=OFF && cmake --build build --target ganq_cli; } >"$log" 2>&1 ||
     { cat "$log"; exit 1; }
 echo "built build/bin/ganq and build/lib/libganq.so"
 exec python3 examples/demo.py build/bin/ganq "$@"

@@ -20,8 +20,9 @@ typedef enum ganq_device_kind {
 /* How ganq_lut_gemm computes; errors are those of a call's result, |Y - Y64| / |Y64|. */
 typedef enum ganq_numerics {
     GANQ_NUMERICS_DEFAULT = 0, /* exact */
-    GANQ_NUMERICS_FAST = 1,    /* at most 3e-4: 16-bit fixed-point tables and activations where the
-                                  processor has a kernel for them (AVX-512 with VNNI), else exact  */
+    GANQ_NUMERICS_FAST = 1,    /* about 1e-4, at most 3e-4 unless a table entry is many times larger than the rest of its
+                                  row: 16-bit fixed-point tables and activations where the
+                                  processor has a kernel for them (AVX-512 with VNNI), else exact */
     GANQ_NUMERICS_EXACT = 2    /* at most 1e-6: fp32 arithmetic                                    */
 } ganq_numerics;
 
