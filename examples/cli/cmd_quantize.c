@@ -43,7 +43,7 @@ static int read_settings(int argc, char **argv, settings *s) {
         {CLI_CHOICE, 0, "sampling", &s->sampling, "windows|documents", 0, 0,
          "windows: random windows of L tokens; documents: the first N documents, each from its "
          "start with BOS, cut at L tokens"},
-        {CLI_INT, 0, "nsamples", &s->samples, "N", 1, 1e12, "windows or documents"},
+        {CLI_INT, 0, "nsamples", &s->samples, "N", 1, 1e7, "windows or documents"},
         {CLI_INT, 0, "seqlen", &s->length, "L", 2, 1e9,
          "tokens of each; default: the model's maximum, at most 2048"},
         {CLI_INT, 0, "skip", &s->skip_documents, "N", 0, 1e15,
