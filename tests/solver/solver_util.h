@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "safetensors.h"
 #include "check_util.h"
 #include "alloc.h"
 #include "cpu.h"
@@ -133,6 +134,28 @@ static inline void check_same_rows(const ganq__solution *a, int64_t row_a, const
     ck_assert_mem_eq(a->codes + row_a * a->K, b->codes + row_b * b->K, (size_t)a->K);
     ck_assert_mem_eq(a->lut + (row_a << a->bits), b->lut + (row_b << b->bits),
                      sizeof(float) << a->bits);
+}
+
+/* The first `rows` rows (0: all) of a weight and its Hessian, from a file of layers. */
+static inline layer load_layer(const ganq__tensors *tensors, const char *weight, const char *hessian,
+                        int64_t rows) {
+    const ganq__tensor *w = ganq__tensors_find(tensors, weight),
+                       *h = ganq__tensors_find(tensors, hessian);
+    ck_assert_msg(w && h, "%s or %s is missing", weight, hessian);
+    layer l = {rows > 0 && rows < w->shape[0] ? rows : w->shape[0], w->shape[1], NULL, NULL};
+    ck_ganq_ok(ganq__tensor_to_f32(w, &l.w));
+    ck_ganq_ok(ganq__tensor_to_f32(h, &l.h));
+    return l;
+}
+
+static inline void drop_layer(layer *l) {
+    ganq__free(l->w);
+    ganq__free(l->h);
+}
+
+static inline void check_range(const char *what, double found, double low, double high) {
+    ck_assert_msg(found >= low && found <= high, "%s: E is %.4e, expected %.4e to %.4e", what,
+                  found, low, high);
 }
 
 #endif

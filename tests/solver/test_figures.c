@@ -1,6 +1,5 @@
 /* The solver's figures on real layers ($GANQ_TEST_DATA/layers); skipped without them. Bounds are a
  * few percent above what was measured (docs/solver.md): a fall in quality fails here. */
-#include "safetensors.h"
 #include "solver_util.h"
 
 static int skipped;
@@ -12,21 +11,6 @@ static ganq__tensors *open_layers(const char *name) {
         return NULL;
     ck_ganq_ok(ganq__tensors_open_file(path, &tensors));
     return tensors;
-}
-
-static layer load_layer(const ganq__tensors *tensors, const char *weight, const char *hessian,
-                        int64_t rows) {
-    const ganq__tensor *w = ganq__tensors_find(tensors, weight),
-                       *h = ganq__tensors_find(tensors, hessian);
-    ck_assert_msg(w && h, "%s or %s is missing", weight, hessian);
-    layer l = {rows > 0 && rows < w->shape[0] ? rows : w->shape[0], w->shape[1], NULL, NULL};
-    ck_ganq_ok(ganq__tensor_to_f32(w, &l.w));
-    ck_ganq_ok(ganq__tensor_to_f32(h, &l.h));
-    return l;
-}
-static void drop_layer(layer *l) {
-    ganq__free(l->w);
-    ganq__free(l->h);
 }
 
 static double stories_error(ganq_context *ctx, const ganq__tensors *tensors, int bits, int recipe) {
@@ -47,11 +31,6 @@ static double stories_error(ganq_context *ctx, const ganq__tensors *tensors, int
             drop_layer(&l);
         }
     return error / norm;
-}
-
-static void check_range(const char *what, double found, double low, double high) {
-    ck_assert_msg(found >= low && found <= high, "%s: E is %.4e, expected %.4e to %.4e", what,
-                  found, low, high);
 }
 
 START_TEST(test_stories) {
