@@ -39,7 +39,7 @@ with tempfile.TemporaryDirectory(prefix="ganq-consumers-") as scratch:
         "cmake_minimum_required(VERSION 3.22)\nproject(consumer CXX)\nset(CMAKE_CXX_STANDARD 11)\n"
         "find_package(ganq 0.1 REQUIRED)\n"
         f"add_executable(consumer {here}/consumer.cpp)\ntarget_link_libraries(consumer PRIVATE ganq::ganq)\n")
-    run(cmake, "-S", scratch / "cxx", "-B", scratch / "cxx/build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run(cmake, "-G", "Ninja", "-S", scratch / "cxx", "-B", scratch / "cxx/build", f"-DCMAKE_PREFIX_PATH={prefix}")
     run(cmake, "--build", scratch / "cxx/build")
     output = run(scratch / "cxx/build/consumer", env=env)
     print("C++:", output.strip())
