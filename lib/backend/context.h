@@ -24,11 +24,15 @@ struct ganq_context {
     ganq_context_options options; /* defaults filled in; callbacks cleared by ganq_context_free */
     ganq__pool *pool;
     const ganq__backend *backend;
-    /* Operations of the device, chosen by backend->open. An operation left NULL is UNSUPPORTED there. */
+    /* Operations of the device, chosen by backend->open; arrays lie in its memory. An operation left NULL is
+     * UNSUPPORTED there. */
+    const struct ganq__memory_ops *memory;
     const struct ganq__dense_ops *dense;
     const struct ganq__lut_ops *lut;
-    const struct ganq__solver_ops *solver;
     const struct ganq__model_ops *model;
+    /* Operations on memory of the process, on any device: the CPU's. */
+    const struct ganq__dense_ops *host_dense;
+    const struct ganq__solver_ops *solver;
     void *device_state; /* of the backend */
     char device_name[128];
     ganq__progress_state progress;

@@ -48,7 +48,7 @@ static ganq_status check_row(const float *values, int64_t row, int64_t cols, con
 }
 
 static ganq_status check_device(const ganq_context *ctx) {
-    if (!ctx->dense || !ctx->dense->syrk || !ctx->dense->to_f32)
+    if (!ctx->host_dense || !ctx->host_dense->syrk || !ctx->host_dense->to_f32)
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "Hessians cannot be summed on %s", ctx->device_name);
     return GANQ_OK;
 }
@@ -58,7 +58,7 @@ ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t 
     GANQ_TRY(check_device(ctx));
     for (int64_t r = 0; r < M; r++)
         GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what));
-    GANQ_TRY(ctx->dense->syrk(ctx, M, hessian->K, x, ldx, hessian->values));
+    GANQ_TRY(ctx->host_dense->syrk(ctx, M, hessian->K, x, ldx, hessian->values));
     hessian->tokens += M;
     return GANQ_OK;
 }
@@ -73,14 +73,14 @@ ganq_status ganq__hessian_add_matrix(ganq_context *ctx, ganq_hessian *hessian, c
     GANQ_TRY(check_device(ctx));
     GANQ_ALLOC_GOTO(done, rows, (size_t)(block * K));
     for (int64_t r = 0; r < x->rows; r++) {
-        ctx->dense->to_f32(rows, ganq__matrix_row(x, r), x->dtype, K);
+        ctx->host_dense->to_f32(rows, ganq__matrix_row(x, r), x->dtype, K);
         GANQ_TRY_GOTO(done, check_row(rows, r, K, what));
     }
     for (int64_t first = 0; first < x->rows; first += block) {
         int64_t count = x->rows - first < block ? x->rows - first : block;
         for (int64_t r = 0; r < count; r++)
-            ctx->dense->to_f32(rows + r * K, ganq__matrix_row(x, first + r), x->dtype, K);
-        GANQ_TRY_GOTO(done, ctx->dense->syrk(ctx, count, K, rows, K, hessian->values));
+            ctx->host_dense->to_f32(rows + r * K, ganq__matrix_row(x, first + r), x->dtype, K);
+        GANQ_TRY_GOTO(done, ctx->host_dense->syrk(ctx, count, K, rows, K, hessian->values));
         hessian->tokens += count;
     }
 done:

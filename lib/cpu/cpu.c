@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
+#include "memory_ops.h"
+
 typedef struct cpu_isa {
     const char *name;
     int (*available)(void);
@@ -14,6 +17,30 @@ typedef struct cpu_isa {
     const struct ganq__solver_ops *solver;
     const struct ganq__model_ops *model;
 } cpu_isa;
+
+static ganq_status cpu_allocate(ganq_context *ctx, size_t bytes, void **out) {
+    (void)ctx;
+    *out = ganq__malloc_aligned(bytes, 1);
+    return *out ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+}
+
+static void cpu_release(ganq_context *ctx, void *memory) {
+    (void)ctx;
+    ganq__free(memory);
+}
+
+static ganq_status cpu_copy(ganq_context *ctx, void *to, const void *from, size_t bytes) {
+    (void)ctx;
+    memcpy(to, from, bytes);
+    return GANQ_OK;
+}
+
+static const struct ganq__memory_ops cpu_memory = {.is_host = 1,
+                                                   .allocate = cpu_allocate,
+                                                   .release = cpu_release,
+                                                   .upload = cpu_copy,
+                                                   .download = cpu_copy,
+                                                   .copy = cpu_copy};
 
 static int always(void) {
     return 1;
@@ -99,6 +126,7 @@ static ganq_status choose_isa(int *out) {
 static ganq_status cpu_open(ganq_context *ctx) {
     int chosen = 0;
     GANQ_TRY(choose_isa(&chosen));
+    ctx->memory = &cpu_memory;
     for (int i = 0; i <= chosen; i++) {
         if (isas[i].dense)
             ctx->dense = isas[i].dense;
@@ -109,6 +137,7 @@ static ganq_status cpu_open(ganq_context *ctx) {
         if (isas[i].model)
             ctx->model = isas[i].model;
     }
+    ctx->host_dense = ctx->dense;
     int threads = ganq__pool_threads(ctx->pool);
     snprintf(ctx->device_name, sizeof ctx->device_name, "cpu (%s, %d thread%s)", isas[chosen].name,
              threads, threads == 1 ? "" : "s");

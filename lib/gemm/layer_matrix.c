@@ -22,7 +22,7 @@ static void row_to_floats(void *user, int64_t i, int worker) {
     const row_job *job = user;
     const ganq_matrix *m = job->from;
     (void)worker;
-    job->ctx->dense->to_f32(job->floats + i * m->cols, ganq__matrix_row(m, job->first + i),
+    job->ctx->host_dense->to_f32(job->floats + i * m->cols, ganq__matrix_row(m, job->first + i),
                             m->dtype, m->cols);
 }
 
@@ -111,7 +111,7 @@ static void row_dequantize(void *user, int64_t n, int worker) {
     const int64_t K = job->layer->K;
     float *w = job->floats + worker * K;
     ganq__layer_dequantize_rows(job->layer, n, 1, w, K);
-    job->ctx->dense->from_f32(ganq__matrix_row_mut(job->to, n), w, job->to->dtype, K);
+    job->ctx->host_dense->from_f32(ganq__matrix_row_mut(job->to, n), w, job->to->dtype, K);
 }
 
 ganq_status ganq__layer_dequantize_matrix(ganq_context *ctx, const ganq_layer *layer,

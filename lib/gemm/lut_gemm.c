@@ -82,7 +82,7 @@ static ganq_status multiply_rows(ganq_context *ctx, const ganq_layer *layer, con
                                  float *y32) {
     const float *in = x32 ? x32 : (const float *)ganq__matrix_row(x, first);
     float *out = y32 ? y32 : (float *)ganq__matrix_row_mut(y, first);
-    convert_job job = {ctx->dense, x, y, first, layer->K, x32};
+    convert_job job = {ctx->host_dense, x, y, first, layer->K, x32};
     if (x32)
         ganq__parallel_for(ctx->pool, count, row_in, &job);
     GANQ_TRY(ganq__lut_gemm(ctx, layer, count, in, x32 ? layer->K : x->row_stride, out,

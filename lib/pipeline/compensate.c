@@ -53,7 +53,7 @@ ganq_status ganq__compensation_add(ganq_context *ctx, ganq__compensation *c, int
         for (int64_t k = 0; k < c->K; k++)
             c->transposed[k * M + m] = x[m * ldx + k] - z[m * ldz + k];
     }
-    return ctx->dense->gemm(ctx, c->K, c->K, M, 1, c->transposed, M, z, ldz, 0, 1, c->cross, c->K);
+    return ctx->host_dense->gemm(ctx, c->K, c->K, M, 1, c->transposed, M, z, ldz, 0, 1, c->cross, c->K);
 }
 
 /* ---- cross (H + damping)^-1 ---- */
@@ -142,5 +142,5 @@ free_all:
 ganq_status ganq__compensation_apply(ganq_context *ctx, const ganq__compensation *c, int64_t N,
                                      const float *w, float *out) {
     memcpy(out, w, (size_t)(N * c->K) * sizeof *out);
-    return ctx->dense->gemm(ctx, N, c->K, c->K, 1, w, c->K, c->cross, c->K, 0, 1, out, c->K);
+    return ctx->host_dense->gemm(ctx, N, c->K, c->K, 1, w, c->K, c->cross, c->K, 0, 1, out, c->K);
 }

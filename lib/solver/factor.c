@@ -107,7 +107,7 @@ ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *defi
         GANQ_TRY(ganq__progress_tick(ctx, 0));
         const int64_t width = n - begin < BLOCK ? n - begin : BLOCK;
         if (begin > 0)
-            GANQ_TRY(ctx->dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
+            GANQ_TRY(ctx->host_dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
                                       a + begin * n, n, 1, 1, a + begin * n + begin, n));
         for (int64_t c = begin; c < begin + width; c++) {
             const float pivot = a[c * n + c];
