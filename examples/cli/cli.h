@@ -85,7 +85,8 @@ typedef struct cli_common {
     {CLI_INT, 't', "threads", &(common).threads, "T", 0, 4096,                                     \
      "CPU threads; 0: all CPUs this process may use. Results do not depend on it"},                \
     {CLI_CHOICE, 0, "numerics", &(common).numerics, "default|fast|exact", 0, 0,                    \
-     "arithmetic of the products: fast may use fixed point, exact is fp32"},                       \
+     "arithmetic of quantized products: fast is fixed point, exact fp32; "                         \
+     "default: $GANQ_NUMERICS, else fast"},                                                        \
     {CLI_BYTES, 0, "memory", &(common).memory, "BYTES", 0, 0,                                      \
      "most memory to plan for, such as 800M or 8G; fails early when it is not enough"},            \
     {CLI_CHOICE, 0, "progress", &(common).progress, "auto|plain|json|none", 0, 0,                  \
@@ -106,6 +107,8 @@ int cli_interrupted(void);
 /* A context with the common options, messages and progress on standard error. An exit code on
  * failure. */
 int cli_context_create(const cli_common *common, ganq_context **ctx);
+/* "fast" or "exact". */
+const char *cli_numerics(const ganq_context *ctx);
 /* "ganq: <message>" on standard error. */
 void cli_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A message, and CLI_USAGE. */
@@ -153,7 +156,9 @@ int cmd_generate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
-int cmd_bench_gemm(int argc, char **argv); /* bench_gemm.c */
+int cmd_bench_gemm(int argc, char **argv);   /* bench_gemm.c */
+int cmd_bench_decode(int argc, char **argv); /* bench_decode.c */
+int cmd_bench_tune(int argc, char **argv);   /* bench_tune.c */
 
 /* Reproducible numbers for benchmarks. */
 typedef struct cli_random {

@@ -1,4 +1,5 @@
-/* cmd_bench.c - `ganq bench decode` and `ganq bench quantize`; `bench gemm` is in bench_gemm.c. */
+/* cmd_bench.c - `ganq bench quantize`; `bench gemm` and `bench decode` are in files of their own.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,102 +30,6 @@ static int compare(const void *a, const void *b) {
 double cli_median(double *values, size_t count) {
     qsort(values, count, sizeof *values, compare);
     return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
-}
-
-/* ---- decode
- * --------------------------------------------------------------------------------------------------
- */
-
-enum { MAX_REPEATS = 100 };
-
-static ganq_status time_decode(ganq_session *session, const int32_t *prompt, int64_t prompt_count,
-                               int64_t count, double *prefill, double *decode) {
-    ganq_status status = ganq_session_truncate(session, 0);
-    double started = cli_now();
-    if (status == GANQ_OK)
-        status = ganq_session_prefill(session, prompt, (size_t)prompt_count);
-    *prefill = cli_now() - started;
-    started = cli_now();
-    for (int64_t i = 0; i < count && status == GANQ_OK; i++) {
-        int32_t id;
-        status = ganq_session_sample(session, NULL, &id);
-        if (status == GANQ_OK)
-            status = ganq_session_step(session, id);
-        if (status == GANQ_OK && cli_interrupted())
-            status = GANQ_ERR_CANCELED;
-    }
-    *decode = cli_now() - started;
-    return status;
-}
-
-static int bench_decode(int argc, char **argv) {
-    cli_common common = CLI_COMMON_DEFAULTS;
-    const char *path = NULL;
-    int64_t prompt_count = 128, count = 64, repeats = 3, format = CLI_FORMAT_MD;
-    const cli_option options[] = {
-        {CLI_INT, 0, "prompt-tokens", &prompt_count, "P", 1, 1e6, "tokens of the prefill"},
-        {CLI_INT, 'n', "tokens", &count, "N", 1, 1e6, "tokens to decode"},
-        {CLI_INT, 'r', "repeat", &repeats, "R", 1, MAX_REPEATS, "the median of R runs is shown"},
-        {CLI_CHOICE, 'o', "format", &format, CLI_FORMATS, 0, 0, "of the output"},
-        CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {
-        "bench decode",
-        "MODEL [options]",
-        "Tokens per second of a model: prefill of P tokens, then N single steps.",
-        options,
-        1,
-        1};
-    int code = cli_parse(&command, argc, argv, &path);
-    if (code != CLI_CONTINUE)
-        return code;
-    ganq_context *ctx = NULL;
-    code = cli_context_create(&common, &ctx);
-    if (code != CLI_OK)
-        return code;
-    ganq_model *model = NULL;
-    ganq_session *session = NULL;
-    double prefill[MAX_REPEATS], decode[MAX_REPEATS], warm_prefill, warm_decode;
-    ganq_model_info info = {.struct_size = sizeof info};
-    int32_t *prompt = calloc((size_t)prompt_count, sizeof *prompt);
-    ganq_status status = ganq_model_load(ctx, path, NULL, &model);
-    if (status == GANQ_OK)
-        status = ganq_model_get_info(model, &info);
-    if (status == GANQ_OK)
-        status = ganq_session_create(ctx, model, prompt_count + count, &session);
-    cli_random random = {1};
-    for (int64_t i = 0; prompt && status == GANQ_OK && i < prompt_count; i++)
-        prompt[i] = (int32_t)(cli_random_bits(&random) % (uint64_t)info.vocab_size);
-    if (!prompt) {
-        cli_message("out of memory");
-        code = CLI_FAILURE;
-        goto done;
-    }
-    if (status == GANQ_OK) /* pages and compute layouts are made by the first run */
-        status = time_decode(session, prompt, prompt_count, 1, &warm_prefill, &warm_decode);
-    for (int64_t r = 0; r < repeats && status == GANQ_OK; r++)
-        status = time_decode(session, prompt, prompt_count, count, &prefill[r], &decode[r]);
-    if (status != GANQ_OK) {
-        code = cli_failed(status);
-        goto done;
-    }
-    double p = cli_median(prefill, (size_t)repeats), d = cli_median(decode, (size_t)repeats);
-    json_t *rows = json_array();
-    json_array_append_new(
-        rows,
-        json_pack("{s:s, s:f, s:s, s:i, s:I, s:f, s:I, s:f, s:f, s:f}", "model", path,
-                  "bits_per_weight", info.bits_per_weight, "device", ganq_context_device_name(ctx),
-                  "threads", ganq_context_threads(ctx), "prefill_tokens", (json_int_t)prompt_count,
-                  "prefill_tokens_per_s", (double)prompt_count / p, "decode_tokens",
-                  (json_int_t)count, "decode_tokens_per_s", (double)count / d, "ms_per_token",
-                  1e3 * d / (double)count, "gb_per_s",
-                  1e-9 * (double)info.stored_bytes * (double)count / d));
-    code = cli_print_rows(rows, format);
-done:
-    free(prompt);
-    ganq_session_free(session);
-    ganq_model_free(model);
-    ganq_context_free(ctx);
-    return code;
 }
 
 /* ---- quantize
@@ -205,11 +110,12 @@ static int bench_quantize(int argc, char **argv) {
     cli_progress_clear();
     json_t *rows = json_array();
     json_array_append_new(
-        rows, json_pack("{s:s, s:I, s:s, s:s, s:i, s:f, s:f, s:f}", "shape", shape, "bits",
-                        (json_int_t)bits, "recipe", cli_choice(CLI_RECIPES, recipe), "device",
-                        ganq_context_device_name(ctx), "threads", ganq_context_threads(ctx),
-                        "seconds", report.seconds, "weights_per_s",
-                        (double)(N * K) / report.seconds, "E", report.error / report.norm));
+        rows,
+        json_pack("{s:s, s:I, s:s, s:s, s:s, s:i, s:f, s:f, s:f}", "shape", shape, "bits",
+                  (json_int_t)bits, "numerics", cli_numerics(ctx), "recipe",
+                  cli_choice(CLI_RECIPES, recipe), "device", ganq_context_device_name(ctx),
+                  "threads", ganq_context_threads(ctx), "seconds", report.seconds, "weights_per_s",
+                  (double)(N * K) / report.seconds, "E", report.error / report.norm));
     code = cli_print_rows(rows, format);
 done:
     ganq_layer_free(layer);
@@ -224,15 +130,18 @@ int cmd_bench(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "gemm"))
         return cmd_bench_gemm(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "decode"))
-        return bench_decode(argc - 1, argv + 1);
+        return cmd_bench_decode(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "tune"))
+        return cmd_bench_tune(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "quantize"))
         return bench_quantize(argc - 1, argv + 1);
     int help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
     fprintf(help ? stdout : stderr,
-            "usage: ganq bench gemm|decode|quantize [options]\n\n"
+            "usage: ganq bench gemm|decode|quantize|tune [options]\n\n"
             "  gemm      Y = X W~^T of random layers against the speed of reading their codes\n"
-            "  decode    tokens per second of a model\n"
-            "  quantize  the solver on random weights\n\n"
+            "  decode    tokens per second of a model, or of a shape with random weights\n"
+            "  quantize  the solver on random weights\n"
+            "  tune      finds and keeps the best kernels of a GPU for layers of given shapes\n\n"
             "Each has --help.\n");
     return help ? CLI_OK : CLI_USAGE;
 }

@@ -73,11 +73,11 @@ int cmd_perplexity(int argc, char **argv) {
     cli_progress_clear();
     const char *name = cli_choice("gptq|document", protocol);
     if (json)
-        code = cli_print_json(json_pack("{s:f, s:I, s:s, s:f, s:I, s:I, s:f}", "perplexity",
-                                        result.perplexity, "tokens", (json_int_t)result.tokens,
-                                        "protocol", name, "nll", result.nll, "sequences",
-                                        (json_int_t)result.sequences, "ctx",
-                                        (json_int_t)result.context, "seconds", result.seconds));
+        code = cli_print_json(json_pack(
+            "{s:f, s:s, s:I, s:s, s:f, s:I, s:I, s:f}", "perplexity", result.perplexity, "numerics",
+            cli_numerics(ctx), "tokens", (json_int_t)result.tokens, "protocol", name, "nll",
+            result.nll, "sequences", (json_int_t)result.sequences, "ctx",
+            (json_int_t)result.context, "seconds", result.seconds));
     else
         printf(
             "perplexity %.4f  (protocol %s, %lld predicted tokens in %lld %s, ctx %lld, %.1f s)\n",

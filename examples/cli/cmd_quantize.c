@@ -13,7 +13,7 @@ typedef struct settings {
     cli_common common;
     int64_t bits, samples, length, skip_documents, seed, recipe, propagate, lut_dtype, sampling,
         iterations, shard;
-    double outliers, damping;
+    double outliers, damping, target_bits, compensation;
     const char *calibration, *keep_dense, *report;
     int force, dry_run;
     const char *paths[2]; /* MODEL OUT */
@@ -22,6 +22,9 @@ typedef struct settings {
 static int read_settings(int argc, char **argv, settings *s) {
     const cli_option options[] = {
         {CLI_INT, 'b', "bits", &s->bits, "B", 2, 4, "bits per code: 2, 3 or 4"},
+        {CLI_REAL, 0, "target-bits", &s->target_bits, "T", 2, 4,
+         "instead of --bits: 2, 3 or 4 for each linear, chosen by what they cost the model's "
+         "predictions, in the bytes that T bits everywhere would take"},
         {CLI_CHOICE, 0, "recipe", &s->recipe, CLI_RECIPES, 0, 0,
          "how codes and tables are found: rtn rounds and needs no text, paper is GANQ as "
          "published, fast and best trade time for error"},
@@ -29,6 +32,9 @@ static int read_settings(int argc, char **argv, settings *s) {
          "part of the weights kept exact, such as 0.005"},
         {CLI_CHOICE, 0, "propagate", &s->propagate, "off|on", 0, 0,
          "on: each block is calibrated on inputs that went through the quantized blocks before it"},
+        {CLI_REAL, 0, "compensate", &s->compensation, "C", 0, 1,
+         "with --propagate on: how much of what a linear's inputs lost its weights make up for; 0: "
+         "none; default: 0.75, for rtn and paper none"},
         {CLI_TEXT, 0, "keep-dense", &s->keep_dense, "REGEX", 0, 0,
          "linears whose name matches stay as they are, such as \"down_proj$\""},
         {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
@@ -242,8 +248,9 @@ static int print_plan(ganq_context *ctx, const ganq_model *model, const ganq_mod
 }
 
 /* Per-layer E, bits and seconds, with totals: E = sum of errors / sum of norms. */
-static json_t *make_report(const settings *s, const ganq_model *model, const ganq_model_info *info,
-                           const ganq_corpus *corpus, const char *description, double seconds) {
+static json_t *make_report(const ganq_context *ctx, const settings *s, const ganq_model *model,
+                           const ganq_model_info *info, const ganq_corpus *corpus,
+                           const char *description, double seconds) {
     json_t *layers = json_array();
     double error = 0, norm = 0;
     for (int64_t i = 0; i < info->linears; i++) {
@@ -270,12 +277,12 @@ static json_t *make_report(const settings *s, const ganq_model *model, const gan
                                              (json_int_t)ganq_corpus_tokens(corpus))
                                  : json_null();
     return json_pack(
-        "{s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
-        "version", ganq_version(), "model", utf8_name(s->paths[0]), "output",
-        utf8_name(s->paths[1]), "bits", (int)s->bits, "recipe", cli_choice(CLI_RECIPES, s->recipe),
-        "propagate", (int)s->propagate, "outliers", s->outliers, "calibration", calibration,
-        "layers", layers, "totals", "E", norm > 0 ? error / norm : 0.0, "error", error, "norm",
-        norm, "bits_per_weight", info->bits_per_weight, "linear_bytes",
+        "{s:s, s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
+        "version", ganq_version(), "numerics", cli_numerics(ctx), "model", utf8_name(s->paths[0]),
+        "output", utf8_name(s->paths[1]), "bits", (int)s->bits, "recipe",
+        cli_choice(CLI_RECIPES, s->recipe), "propagate", (int)s->propagate, "outliers", s->outliers,
+        "calibration", calibration, "layers", layers, "totals", "E", norm > 0 ? error / norm : 0.0,
+        "error", error, "norm", norm, "bits_per_weight", info->bits_per_weight, "linear_bytes",
         (json_int_t)info->linear_bytes, "stored_bytes", (json_int_t)info->stored_bytes, "seconds",
         seconds);
 }
@@ -300,7 +307,7 @@ static int quantize_and_save(ganq_context *ctx, const settings *s, const ganq_mo
         status = ganq_model_get_info(quantized, &info);
     double seconds = cli_now() - started;
     if (status == GANQ_OK)
-        report = make_report(s, quantized, &info, corpus, description, seconds);
+        report = make_report(ctx, s, quantized, &info, corpus, description, seconds);
     ganq_model_free(quantized);
     if (status != GANQ_OK)
         return cli_failed(status);
@@ -340,7 +347,13 @@ static int run(ganq_context *ctx, settings *s) {
                                            .propagate =
                                                s->propagate ? GANQ_SWITCH_ON : GANQ_SWITCH_OFF,
                                            .layer = &layer,
-                                           .skip = s->keep_dense};
+                                           .skip = s->keep_dense,
+                                           .target_bits =
+                                               s->target_bits > 0 ? (float)s->target_bits : 0,
+                                           .compensation = s->compensation < 0    ? 0
+                                                           : s->compensation == 0 ? -1
+                                                                                  : (float)
+                                                                   s->compensation};
     if (code == CLI_OK)
         code = s->dry_run ? print_plan(ctx, model, &info, corpus, &options)
                           : quantize_and_save(ctx, s, model, corpus, description, &options, &info);
@@ -357,6 +370,8 @@ int cmd_quantize(int argc, char **argv) {
                   .iterations = -1,
                   .shard = -1,
                   .damping = -1,
+                  .target_bits = -1,
+                  .compensation = -1,
                   .length = -1};
     int code = read_settings(argc, argv, &s);
     if (code != CLI_CONTINUE)

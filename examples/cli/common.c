@@ -94,6 +94,10 @@ int cli_context_create(const cli_common *common, ganq_context **ctx) {
     return status == GANQ_OK ? CLI_OK : cli_failed(status);
 }
 
+const char *cli_numerics(const ganq_context *ctx) {
+    return ganq_context_numerics(ctx) == GANQ_NUMERICS_EXACT ? "exact" : "fast";
+}
+
 int cli_print_json(json_t *value) {
     int failed = !value || json_dumpf(value, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0;
     json_decref(value);
@@ -103,31 +107,49 @@ int cli_print_json(json_t *value) {
     return failed ? CLI_FAILURE : CLI_OK;
 }
 
+/* Writes into what is there: a pipe or device, in whose place a rename would put a file. */
+static int write_in_place(const char *path, const json_t *value) {
+    errno = 0;
+    return json_dump_file(value, path, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) == 0;
+}
+
+/* Under a name of its own beside `path`, then renamed. errno tells why it failed. */
+static int write_beside(const char *path, const json_t *value) {
+    const size_t length = strlen(path) + sizeof ".partial-XXXXXX";
+    char *temporary = malloc(length);
+    if (!temporary)
+        return 0;
+    snprintf(temporary, length, "%s.partial-XXXXXX", path);
+    const int fd = mkstemp(temporary);
+    const mode_t mask = umask(0); /* mkstemp gives 0600; the file is to be as fopen would make it */
+    umask(mask);
+    errno = fd < 0 ? errno : 0;
+    int written = fd >= 0 && fchmod(fd, 0666 & ~mask) == 0 &&
+                  json_dumpfd(value, fd, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) == 0;
+    if (fd >= 0)
+        written &= close(fd) == 0;
+    written = written && rename(temporary, path) == 0;
+    const int reason = errno;
+    if (fd >= 0 && !written)
+        unlink(temporary);
+    free(temporary);
+    errno = reason;
+    return written;
+}
+
 int cli_write_json(const char *path, json_t *value) {
     struct stat info;
-    /* A pipe or device is written into; a rename would put a file in its place. */
     const int in_place = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
-    size_t length = strlen(path) + sizeof ".part";
-    char *temporary = malloc(length);
-    if (!value || !temporary) {
+    int written = 0;
+    if (!value) {
         cli_message("%s: cannot write: the report is not valid JSON, or out of memory", path);
-        free(temporary);
-        json_decref(value);
-        return CLI_FAILURE;
+    } else {
+        written = in_place ? write_in_place(path, value) : write_beside(path, value);
+        if (!written)
+            cli_message("%s: cannot write: %s", path, strerror(errno));
     }
-    snprintf(temporary, length, "%s%s", path, in_place ? "" : ".part");
-    errno = 0;
-    int failed = json_dump_file(value, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0 ||
-                 (!in_place && rename(temporary, path) != 0);
-    if (failed) {
-        int reason = errno;
-        if (!in_place)
-            unlink(temporary);
-        cli_message("%s: cannot write: %s", path, strerror(reason));
-    }
-    free(temporary);
     json_decref(value);
-    return failed ? CLI_FAILURE : CLI_OK;
+    return written ? CLI_OK : CLI_FAILURE;
 }
 
 static void format_cell(const json_t *value, char *out, size_t size) {

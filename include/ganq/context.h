@@ -17,12 +17,16 @@ typedef enum ganq_device_kind {
     GANQ_DEVICE_CUDA = 2
 } ganq_device_kind;
 
-/* How ganq_lut_gemm computes; errors are those of a call's result, |Y - Y64| / |Y64|. */
+/* How products with quantized layers are computed (ganq_lut_gemm, and with it models); errors are those of a call's
+ * result, |Y - Y64| / |Y64|.
+ *
+ * In a whole model `fast` moves logits by less than 3e-3 of their range and perplexity by less than 0.1%; the same
+ * bounds hold between a prefill and single steps. In `exact` both agree to fp32 rounding: compare models in it. */
 typedef enum ganq_numerics {
-    GANQ_NUMERICS_DEFAULT = 0, /* exact */
+    GANQ_NUMERICS_DEFAULT = 0, /* what the environment variable GANQ_NUMERICS says, "fast" or "exact"; else fast */
     GANQ_NUMERICS_FAST = 1,    /* about 1e-4, at most 3e-4 unless a table entry is many times larger than the rest of its
                                   row: 16-bit fixed-point tables and activations where the
-                                  processor has a kernel for them (AVX-512 with VNNI), else exact */
+                                  processor has a kernel for them, else exact                      */
     GANQ_NUMERICS_EXACT = 2    /* at most 1e-6: fp32 arithmetic                                    */
 } ganq_numerics;
 
@@ -77,7 +81,8 @@ typedef struct ganq_context_options {
 } ganq_context_options;
 
 /* options may be NULL. NO_DEVICE if the device or its driver is missing, with the reason. Environment:
- * GANQ_CPU_ISA = ref | avx2 | avx512 forces the CPU kernels; an unknown or unavailable one is INVALID_ARG. */
+ * GANQ_CPU_ISA = ref | avx2 | avx512 forces the CPU kernels; an unknown or unavailable one is INVALID_ARG.
+ * GANQ_NUMERICS = fast | exact is what the default numerics stand for; another word is INVALID_ARG. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_context_create(const ganq_context_options *options,
                                                         ganq_context **out);
 GANQ_API void ganq_context_free(ganq_context *ctx);
@@ -85,6 +90,8 @@ GANQ_API void ganq_context_free(ganq_context *ctx);
 /* "cpu (avx2, 2 threads)"; borrowed from the context. */
 GANQ_API const char *ganq_context_device_name(const ganq_context *ctx);
 GANQ_API int32_t ganq_context_threads(const ganq_context *ctx);
+/* ganq_numerics: FAST or EXACT, as was asked for; 0 for NULL. */
+GANQ_API int32_t ganq_context_numerics(const ganq_context *ctx);
 
 #ifdef __cplusplus
 }

@@ -32,6 +32,10 @@ typedef struct ganq_quantize_options {
     int32_t lut_dtype;     /* GANQ_DTYPE_F16 (default; a layer whose tables F16 cannot hold to 2^-10 gets
                               F32 all the same) or GANQ_DTYPE_F32                                       */
     int32_t reserved;      /* 0 */
+    const ganq_matrix *row_weights; /* [1,N] f32/f16/bf16, finite, not negative: how much each row's error
+                              counts in the layer's error and norm (reports, E, PAPER's best iterate); rows
+                              are independent given H, so codes and tables of the other recipes are the
+                              same with any; NULL (default): 1. For single layers only                  */
 } ganq_quantize_options;
 /* Zeroes *options and sets struct_size; size = sizeof(ganq_quantize_options) of the caller. */
 GANQ_API void ganq_quantize_options_init(ganq_quantize_options *options, size_t size);
@@ -136,6 +140,50 @@ GANQ_API void ganq_layer_free(ganq_layer *layer);
  * The same bits for any number of threads. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm(ganq_context *ctx, const ganq_layer *layer,
                                                   const ganq_matrix *x, ganq_matrix *y);
+/* Puts the layer into the memory of the context's device, where it stays until layer or context is freed. The first
+ * product does it too; after this call products allocate nothing for the layer. On the CPU: the layout it computes with. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_layer_place(ganq_context *ctx, const ganq_layer *layer);
+
+/* A product with everything in the memory of a GPU, for engines that own their memory and streams: up to three layers
+ * of equal K with the same X (q k v, or gate and up) in one call. Addresses are the device's. */
+typedef struct ganq_device_product {
+    uint32_t struct_size;
+    int32_t count;              /* of layers, 1 to 3                                                     */
+    const ganq_layer *layers[3]; /* ganq_layer_place was called for them                                 */
+    int64_t rows;               /* M >= 1                                                                */
+    const void *x;              /* [M,K]; fastest: f16, 16-byte aligned, x_stride and K multiples of 8   */
+    int64_t x_stride;           /* elements; 0 = K                                                       */
+    int32_t x_dtype;            /* F32, F16 or BF16                                                      */
+    int32_t y_dtype;            /* the same                                                              */
+    void *y[3];                 /* [M, N of the layer]; overlap neither x nor each other                 */
+    int64_t y_strides[3];       /* elements; 0 = N                                                       */
+    void *workspace;            /* 256-byte aligned; contents do not matter and are undefined afterwards */
+    int64_t workspace_bytes;
+    void *stream;               /* cudaStream_t of the context's device; NULL: the default stream        */
+} ganq_device_product;
+/* Bytes of workspace that the product takes; workspace, y and stream of it are not looked at. It may be 0. Call it with
+ * x as it will be: it also prepares what the product needs on the host, so that the product itself only launches. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_device_workspace(ganq_context *ctx, const ganq_device_product *product,
+                                                                   int64_t *bytes);
+/* Puts the product into the stream and returns: no allocation, no synchronization; may be captured into a CUDA graph.
+ * The same bits at every call. UNSUPPORTED where the context's device is no GPU; INVALID_ARG for a layer that was not
+ * placed or a workspace that is too small. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_device(ganq_context *ctx, const ganq_device_product *product);
+
+/* Measures the ways in which the context's GPU can multiply `rows` rows of x of the type with the layer, from memory that
+ * no cache holds, and keeps the fastest for layers of this shape: in the context from now on, and for other processes in
+ * $GANQ_CACHE_DIR, $XDG_CACHE_HOME/ganq or $HOME/.cache/ganq (lut-tuning.txt), which contexts read at their first product.
+ * Sums may then be added in another order. microseconds: of a product with it; untuned: with what would have been chosen
+ * without measuring. Takes about a second and several times the layer's memory. UNSUPPORTED where the device is no GPU;
+ * IO, NOT_FOUND when the file cannot be written. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_tune(ganq_context *ctx, const ganq_layer *layer, int64_t rows,
+                                                       int32_t x_dtype, double *microseconds, double *untuned);
+
+/* Y[M,N] = X[M,K] * W[N,K]^T with a dense W, f32, f16 or bf16, in its own rounding; x, y f32; y overlaps neither. On
+ * the CPU, whatever the context's device: what quantized layers are compared with. The same bits for any number of
+ * threads. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_dense_gemm(ganq_context *ctx, const ganq_matrix *weight,
+                                                    const ganq_matrix *x, ganq_matrix *y);
 
 #ifdef __cplusplus
 }

@@ -25,6 +25,19 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_model_load(ganq_context *ctx, const cha
                                                     const ganq_model_options *options, ganq_model **out);
 GANQ_API void ganq_model_free(ganq_model *model);
 
+typedef struct ganq_random_options {
+    uint32_t struct_size;
+    int32_t bits;  /* 2, 3 or 4, of the linears inside the blocks; default 4 */
+    uint64_t seed; /* equal seeds give equal weights                         */
+} ganq_random_options;
+
+/* A model with random weights, made in memory, of the shape that dir/config.json describes: for measuring speed and
+ * memory without a checkpoint. The linears inside the blocks are quantized layers, embedding and head are F16. Text
+ * from it means nothing. Errors as ganq_model_load's, for the configuration alone. */
+GANQ_NODISCARD GANQ_API ganq_status ganq_model_random(ganq_context *ctx, const char *dir,
+                                                      const ganq_random_options *options,
+                                                      ganq_model **out);
+
 typedef struct ganq_model_info {
     uint32_t struct_size;
     int32_t layers;           /* transformer blocks                                              */
@@ -66,12 +79,20 @@ GANQ_API const ganq_layer *ganq_model_layer(const ganq_model *model, int64_t i);
 typedef struct ganq_model_quantize_options {
     uint32_t struct_size;
     int32_t propagate;                  /* ganq_switch; ON (default): each linear sees inputs that went
-                                           through the quantized ones before it, and (but for the recipes
-                                           RTN and PAPER) its weights are first moved to make up for what
-                                           those inputs lost; OFF: all see the dense model's inputs     */
+                                           through the quantized ones before it; OFF: all see the dense
+                                           model's inputs                                               */
     const ganq_quantize_options *layer; /* for every linear; NULL: defaults                            */
     const char *skip;                   /* regular expression (PCRE2): linears whose name it matches stay
                                            dense; NULL: none                                           */
+    float target_bits;                  /* 2 to 4, in the place of the bits of `layer`: each linear gets 2,
+                                           3 or 4 bits, by what they are measured to cost the model's
+                                           predictions; codes and tables together take at most the bytes
+                                           that target_bits everywhere would (3.5: halfway between those
+                                           of 3 and 4). Needs calibration. Default 0: no mixing         */
+    float compensation;                 /* with propagate, up to 1: how much of what a linear's inputs lost
+                                           its target makes up for: the dense model's outputs count, as
+                                           far as they are linear in those inputs. Default 0.75, for the
+                                           recipes RTN and PAPER none; negative: none                   */
 } ganq_model_quantize_options;
 
 /* Quantizes the linears of every block; embeddings, norms and the head stay as they are and are shared with

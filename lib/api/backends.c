@@ -3,4 +3,14 @@
 
 #include "cpu.h"
 
-const ganq__backend_list ganq__backends = {{&ganq__cpu_backend, NULL}};
+#if defined(GANQ_HAS_CUDA)
+extern const ganq__backend ganq__cuda_backend;
+#endif
+
+const ganq__backend_list ganq__backends = {{
+#if defined(GANQ_HAS_CUDA)
+    &ganq__cuda_backend,
+#endif
+    &ganq__cpu_backend,
+    NULL,
+}};

@@ -1,9 +1,23 @@
 /* context.c - creating and freeing contexts. */
 #include "ganq/context.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "alloc.h"
 #include "backends.h"
 #include "context.h"
+
+/* FAST or EXACT; the environment decides where the caller does not. */
+static ganq_status choose_numerics(int32_t *numerics) {
+    const char *word = getenv("GANQ_NUMERICS");
+    const int is_exact = word && !strcmp(word, "exact");
+    if (word && *word && !is_exact && strcmp(word, "fast") != 0)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "GANQ_NUMERICS=%s is unknown (known: fast, exact)", word);
+    if (*numerics == GANQ_NUMERICS_DEFAULT)
+        *numerics = is_exact ? GANQ_NUMERICS_EXACT : GANQ_NUMERICS_FAST;
+    return GANQ_OK;
+}
 
 ganq_status ganq_context_create(const ganq_context_options *options, ganq_context **out) {
     ganq_context_options o;
@@ -24,6 +38,7 @@ ganq_status ganq_context_create(const ganq_context_options *options, ganq_contex
     if (o.memory_budget_bytes < 0)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_context_options: memory_budget_bytes is %lld",
                   (long long)o.memory_budget_bytes);
+    GANQ_TRY(choose_numerics(&o.numerics));
     if (!o.log_level)
         o.log_level = GANQ_LOG_WARNING;
 
@@ -56,3 +71,5 @@ void ganq_context_free(ganq_context *ctx) {
 const char *ganq_context_device_name(const ganq_context *ctx) { return ctx ? ctx->device_name : ""; }
 
 int32_t ganq_context_threads(const ganq_context *ctx) { return ctx ? ganq__pool_threads(ctx->pool) : 0; }
+
+int32_t ganq_context_numerics(const ganq_context *ctx) { return ctx ? ctx->options.numerics : 0; }

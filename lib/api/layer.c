@@ -3,10 +3,12 @@
 
 #include <string.h>
 
+#include "dense_ops.h"
 #include "dtype.h"
 #include "layer.h"
 #include "layer_matrix.h"
 #include "lut_gemm.h"
+#include "lut_ops.h"
 
 #define REQUIRE(pointer, function)                                                                 \
     do {                                                                                           \
@@ -155,4 +157,71 @@ ganq_status ganq_lut_gemm(ganq_context *ctx, const ganq_layer *layer, const ganq
     GANQ_TRY(ganq__matrix_read(&in, x, GANQ__DTYPES_FLOAT, -1, layer->K, "ganq_lut_gemm: x"));
     GANQ_TRY(ganq__matrix_read(&out, y, GANQ__DTYPES_FLOAT, in.rows, layer->N, "ganq_lut_gemm: y"));
     return ganq__lut_gemm_matrix(ctx, layer, &in, &out);
+}
+
+ganq_status ganq_dense_gemm(ganq_context *ctx, const ganq_matrix *weight, const ganq_matrix *x,
+                            ganq_matrix *y) {
+    ganq_matrix w, in, out;
+    REQUIRE(ctx, "ganq_dense_gemm");
+    GANQ_TRY(ganq__matrix_read(&w, weight, GANQ__DTYPES_FLOAT, -1, -1, "ganq_dense_gemm: weight"));
+    GANQ_TRY(ganq__matrix_read(&in, x, GANQ__DTYPE_BIT(GANQ_DTYPE_F32), -1, w.cols,
+                               "ganq_dense_gemm: x"));
+    GANQ_TRY(ganq__matrix_read(&out, y, GANQ__DTYPE_BIT(GANQ_DTYPE_F32), in.rows, w.rows,
+                               "ganq_dense_gemm: y"));
+    if (w.row_stride != w.cols)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
+                  "ganq_dense_gemm: weight: row_stride is %lld, expected %lld: rows side by side",
+                  (long long)w.row_stride, (long long)w.cols);
+    if ((uintptr_t)in.data % sizeof(float) || (uintptr_t)out.data % sizeof(float))
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "ganq_dense_gemm: x or y is not aligned to 4 bytes");
+    return ctx->host_dense->linear(ctx, in.rows, w.rows, w.cols, in.data, in.row_stride, w.data,
+                                   w.dtype, NULL, out.data, out.row_stride);
+}
+
+ganq_status ganq_layer_place(ganq_context *ctx, const ganq_layer *layer) {
+    REQUIRE(ctx, "ganq_layer_place");
+    REQUIRE(layer, "ganq_layer_place");
+    return ganq__layer_ready(ctx, layer);
+}
+
+static ganq_status read_product(const ganq_context *ctx, const ganq_device_product *theirs,
+                                ganq_device_product *ours, const char *what) {
+    GANQ_TRY(ganq__options_read(ours, sizeof *ours, theirs, "ganq_device_product"));
+    if (!ctx->lut || !ctx->lut->device_product)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: %s is no GPU", what, ctx->device_name);
+    return GANQ_OK;
+}
+
+ganq_status ganq_lut_gemm_device_workspace(ganq_context *ctx, const ganq_device_product *product,
+                                           int64_t *bytes) {
+    ganq_device_product ours;
+    REQUIRE(ctx, "ganq_lut_gemm_device_workspace");
+    REQUIRE(product, "ganq_lut_gemm_device_workspace");
+    REQUIRE(bytes, "ganq_lut_gemm_device_workspace");
+    GANQ_TRY(read_product(ctx, product, &ours, "ganq_lut_gemm_device_workspace"));
+    return ctx->lut->device_workspace(ctx, &ours, bytes);
+}
+
+ganq_status ganq_lut_gemm_device(ganq_context *ctx, const ganq_device_product *product) {
+    ganq_device_product ours;
+    REQUIRE(ctx, "ganq_lut_gemm_device");
+    REQUIRE(product, "ganq_lut_gemm_device");
+    GANQ_TRY(read_product(ctx, product, &ours, "ganq_lut_gemm_device"));
+    return ctx->lut->device_product(ctx, &ours);
+}
+
+ganq_status ganq_lut_gemm_tune(ganq_context *ctx, const ganq_layer *layer, int64_t rows,
+                               int32_t x_dtype, double *microseconds, double *untuned) {
+    REQUIRE(ctx, "ganq_lut_gemm_tune");
+    REQUIRE(layer, "ganq_lut_gemm_tune");
+    REQUIRE(microseconds, "ganq_lut_gemm_tune");
+    REQUIRE(untuned, "ganq_lut_gemm_tune");
+    if (!ctx->lut || !ctx->lut->tune)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "ganq_lut_gemm_tune: %s is no GPU", ctx->device_name);
+    if (rows < 1 || (x_dtype != GANQ_DTYPE_F32 && x_dtype != GANQ_DTYPE_F16 && x_dtype != GANQ_DTYPE_BF16))
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "ganq_lut_gemm_tune: %lld rows of type %d, expected 1 or more of F32, F16 or BF16",
+                  (long long)rows, (int)x_dtype);
+    GANQ_TRY(ganq__layer_ready(ctx, layer));
+    return ctx->lut->tune(ctx, layer, rows, x_dtype, microseconds, untuned);
 }

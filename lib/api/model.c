@@ -27,6 +27,19 @@ ganq_status ganq_model_load(ganq_context *ctx, const char *dir, const ganq_model
     return ganq__model_load(ctx, dir, &o, out);
 }
 
+ganq_status ganq_model_random(ganq_context *ctx, const char *dir,
+                              const ganq_random_options *options, ganq_model **out) {
+    ganq_random_options o;
+    REQUIRE(ctx, "ganq_model_random");
+    REQUIRE(dir, "ganq_model_random");
+    REQUIRE(out, "ganq_model_random");
+    GANQ_TRY(ganq__options_read(&o, sizeof o, options, "ganq_random_options"));
+    if (o.bits != 0 && (o.bits < 2 || o.bits > 4))
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_random_options: %d bits; 2, 3 and 4 are possible",
+                  (int)o.bits);
+    return ganq__model_random(ctx, dir, o.bits ? o.bits : 4, o.seed, out);
+}
+
 void ganq_model_free(ganq_model *model) {
     ganq__model_release(model);
 }

@@ -14,10 +14,25 @@ ganq_context *ganq__context_retain(ganq_context *ctx) {
 void ganq__context_release(ganq_context *ctx) {
     if (!ctx || atomic_fetch_sub_explicit(&ctx->references, 1, memory_order_acq_rel) > 1)
         return;
+    ganq__context_detach_all(ctx);
     if (ctx->backend && ctx->backend->close)
         ctx->backend->close(ctx);
     ganq__pool_free(ctx->pool);
+    ganq__free(ctx->workspace);
     ganq__free(ctx);
+}
+
+ganq_status ganq__context_workspace(ganq_context *ctx, size_t bytes, void **out) {
+    if (bytes > ctx->workspace_bytes) {
+        void *larger = ganq__malloc_aligned(bytes, 1);
+        if (!larger)
+            return GANQ_ERR_NO_MEMORY;
+        ganq__free(ctx->workspace);
+        ctx->workspace = larger;
+        ctx->workspace_bytes = bytes;
+    }
+    *out = ctx->workspace;
+    return GANQ_OK;
 }
 
 void ganq__log(ganq_context *ctx, ganq_log_level level, const char *format, ...) {

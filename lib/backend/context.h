@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "ganq/context.h"
+#include "attachment.h"
 #include "backend.h"
 #include "status.h"
 #include "threads.h"
@@ -21,7 +22,7 @@ typedef struct ganq__progress_state {
 
 struct ganq_context {
     atomic_int references;
-    ganq_context_options options; /* defaults filled in; callbacks cleared by ganq_context_free */
+    ganq_context_options options; /* defaults filled in (numerics: FAST or EXACT); callbacks cleared by ganq_context_free */
     ganq__pool *pool;
     const ganq__backend *backend;
     /* Operations of the device, chosen by backend->open; arrays lie in its memory. An operation left NULL is
@@ -33,14 +34,23 @@ struct ganq_context {
     /* Operations on memory of the process, on any device: the CPU's. */
     const struct ganq__dense_ops *host_dense;
     const struct ganq__solver_ops *solver;
-    void *device_state; /* of the backend */
+    /* Whole phases of the solver on the device; NULL: `solver` does all. Takes memory of the process. */
+    const struct ganq__device_solver_ops *solver_device;
+    void *device_state;            /* of the backend */
+    ganq__attachments attachments; /* what it made of layers and models; see attachment.h */
     char device_name[128];
+    void *workspace; /* see ganq__context_workspace */
+    size_t workspace_bytes;
     ganq__progress_state progress;
 };
 
 /* Handles that outlive the caller's reference keep the context (its pool) alive. */
 ganq_context *ganq__context_retain(ganq_context *ctx);
 void ganq__context_release(ganq_context *ctx); /* NULL is fine */
+
+/* At least `bytes` bytes, 64-byte aligned, contents undefined, valid until the next call. For one operation's inner use;
+ * grows only, and goes with the context: calls that repeat do not allocate. */
+ganq_status ganq__context_workspace(ganq_context *ctx, size_t bytes, void **out);
 
 void ganq__log(ganq_context *ctx, ganq_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -18,10 +18,14 @@ typedef struct ganq__memory_ops {
     /* bytes > 0, contents undefined, at least 64-byte aligned; NO_MEMORY says how much was asked for and how much
      * there is. */
     ganq_status (*allocate)(ganq_context *ctx, size_t bytes, void **out);
-    void (*release)(ganq_context *ctx, void *memory); /* NULL is fine */
-    ganq_status (*upload)(ganq_context *ctx, void *to, const void *from, size_t bytes);
+    /* NULL is fine. May be called from any thread, also while the context works: its work that was begun before may
+     * still use the memory. */
+    void (*release)(ganq_context *ctx, void *memory);
+    ganq_status (*upload)(ganq_context *ctx, void *to, const void *from, size_t bytes); /* `from` may be reused then */
     ganq_status (*download)(ganq_context *ctx, void *to, const void *from, size_t bytes); /* waits for the result */
     ganq_status (*copy)(ganq_context *ctx, void *to, const void *from, size_t bytes);     /* inside the device */
+    /* Bytes that allocate could still give out, about; NULL where nobody knows (hosts). */
+    int64_t (*available)(ganq_context *ctx);
 } ganq__memory_ops;
 
 #endif

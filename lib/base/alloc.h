@@ -9,7 +9,7 @@ void *ganq__malloc(size_t count, size_t size);
 void *ganq__calloc(size_t count, size_t size);
 /* NULL leaves `old` as it was. */
 void *ganq__realloc(void *old, size_t count, size_t size);
-/* 64-byte aligned, not zeroed. Freed with ganq__free, too. */
+/* 64-byte aligned, not zeroed; from 4 MB on in huge pages where the system has them. Freed with ganq__free, too. */
 void *ganq__malloc_aligned(size_t count, size_t size);
 char *ganq__strdup(const char *text);
 /* length bytes and a closing NUL. */

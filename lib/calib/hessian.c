@@ -6,6 +6,7 @@
 #include "alloc.h"
 #include "dense_ops.h"
 #include "dtype.h"
+#include "memory.h"
 
 enum {
     CONVERT_ROWS = 2048
@@ -48,9 +49,33 @@ static ganq_status check_row(const float *values, int64_t row, int64_t cols, con
 }
 
 static ganq_status check_device(const ganq_context *ctx) {
-    if (!ctx->host_dense || !ctx->host_dense->syrk || !ctx->host_dense->to_f32)
+    if (!ctx->dense || !ctx->dense->syrk || !ctx->host_dense)
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "Hessians cannot be summed on %s", ctx->device_name);
     return GANQ_OK;
+}
+
+/* H += X^T X, both in memory of the process, wherever it is computed. */
+static ganq_status add_rows(ganq_context *ctx, int64_t M, int64_t K, const float *x, int64_t ldx,
+                            float *h) {
+    const size_t row = (size_t)K * sizeof *x, bytes = (size_t)K * row;
+    void *rows = NULL, *sums = NULL;
+    ganq_status status = GANQ_OK;
+    if (ganq__memory_is_host(ctx))
+        return ctx->dense->syrk(ctx, M, K, x, ldx, h);
+    GANQ_TRY_GOTO(done, ctx->memory->allocate(ctx, (size_t)M * row, &rows));
+    GANQ_TRY_GOTO(done, ganq__memory_copy_of(ctx, h, bytes, &sums));
+    for (int64_t m = 0; m < M; m++) { /* one copy where the rows are contiguous */
+        const int64_t count = ldx == K ? M : 1;
+        GANQ_TRY_GOTO(done, ctx->memory->upload(ctx, (char *)rows + (size_t)m * row, x + m * ldx,
+                                                (size_t)count * row));
+        m += count - 1;
+    }
+    GANQ_TRY_GOTO(done, ctx->dense->syrk(ctx, M, K, rows, K, sums));
+    GANQ_TRY_GOTO(done, ctx->memory->download(ctx, h, sums, bytes));
+done:
+    ganq__memory_release(ctx, rows);
+    ganq__memory_release(ctx, sums);
+    return status;
 }
 
 ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t M, const float *x,
@@ -58,7 +83,7 @@ ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t 
     GANQ_TRY(check_device(ctx));
     for (int64_t r = 0; r < M; r++)
         GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what));
-    GANQ_TRY(ctx->host_dense->syrk(ctx, M, hessian->K, x, ldx, hessian->values));
+    GANQ_TRY(add_rows(ctx, M, hessian->K, x, ldx, hessian->values));
     hessian->tokens += M;
     return GANQ_OK;
 }
@@ -80,7 +105,7 @@ ganq_status ganq__hessian_add_matrix(ganq_context *ctx, ganq_hessian *hessian, c
         int64_t count = x->rows - first < block ? x->rows - first : block;
         for (int64_t r = 0; r < count; r++)
             ctx->host_dense->to_f32(rows + r * K, ganq__matrix_row(x, first + r), x->dtype, K);
-        GANQ_TRY_GOTO(done, ctx->host_dense->syrk(ctx, count, K, rows, K, hessian->values));
+        GANQ_TRY_GOTO(done, add_rows(ctx, count, K, rows, K, hessian->values));
         hessian->tokens += count;
     }
 done:

@@ -85,6 +85,13 @@ static const cpu_isa isas[] = {
         .available = has_avx512,
         .lut = &ganq__lut_ops_avx512,
     },
+#elif defined(__aarch64__)
+    {
+        .name = "neon",
+        .available = always,
+        .dense = &ganq__dense_ops_neon,
+        .lut = &ganq__lut_ops_neon,
+    },
 #endif
 };
 enum { ISAS = sizeof isas / sizeof isas[0] };

@@ -25,6 +25,9 @@ extern const struct ganq__solver_ops ganq__solver_ops_avx2;
 extern const struct ganq__model_ops ganq__model_ops_avx2;
 
 extern const struct ganq__lut_ops ganq__lut_ops_avx512;
+#elif defined(__aarch64__)
+extern const struct ganq__dense_ops ganq__dense_ops_neon;
+extern const struct ganq__lut_ops ganq__lut_ops_neon;
 #endif
 
 #endif

@@ -2,8 +2,6 @@
  * threads; see lut_blocked.h. */
 #include "lut_blocked.h"
 
-#include "alloc.h"
-
 enum {
     CHUNK = GANQ__LUT_CHUNK,
     PANEL = GANQ__LUT_PANEL,
@@ -100,9 +98,8 @@ static ganq_status multiply_large(ganq_context *ctx, lut_job *job, ganq__pool *p
     const int64_t panels = (minimum(M, TOKENS) + PANEL - 1) / PANEL;
     job->sum_size = item_rows * panels * PANEL;
     const int64_t sums = ganq__pool_threads(ctx->pool) * job->sum_size;
-    job->sums = ganq__malloc_aligned((size_t)(sums + panels * PANEL * layer->K), sizeof *job->sums);
-    if (!job->sums)
-        return GANQ_ERR_NO_MEMORY;
+    GANQ_TRY(ganq__context_workspace(
+        ctx, (size_t)(sums + panels * PANEL * layer->K) * sizeof *job->sums, (void **)&job->sums));
     job->packed = job->sums + sums;
     for (int64_t m = 0; m < M; m += TOKENS) {
         job->p.M = minimum(M - m, TOKENS);
@@ -112,7 +109,6 @@ static ganq_status multiply_large(ganq_context *ctx, lut_job *job, ganq__pool *p
         job->p.x += TOKENS * job->p.ldx;
         job->p.y += TOKENS * job->p.ldy;
     }
-    ganq__free(job->sums);
     return GANQ_OK;
 }
 

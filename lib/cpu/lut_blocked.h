@@ -52,11 +52,6 @@ typedef struct ganq__lut_kernels {
 ganq_status ganq__lut_multiply(ganq_context *ctx, const ganq__lut_kernels *kernels,
                                ganq__lut_product product);
 
-#if defined(__x86_64__)
-/* lut_fast_avx512.c: the same product in fixed point. */
-ganq_status ganq__lut_fast_avx512(ganq_context *ctx, ganq__lut_product product);
-#endif
-
 /* y[m][n]: the sum over the codes, the outliers and the bias of row n. */
 static inline float ganq__lut_finish(const ganq__lut_product *product, int64_t n, int64_t m,
                                      float sum) {

@@ -1,80 +1,107 @@
-/* lut_fast_avx512.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias in fixed point, for GANQ_NUMERICS_FAST,
- * with AVX-512 (F, BW, VL, VNNI).
+/* lut_fast_avx512.c - the kernels of lut_fast.h with AVX-512 (F, BW, VL, VNNI).
  *
- * Numbers  A row's table as 16-bit integers with one f32 scale, a row of X as 16-bit integers with
- *          one f32 scale per 128 columns, both up to 16383: the eight products that meet in a
- *          32-bit lane over 128 columns stay below 2^31. Sums beyond 128 columns, outliers and
- *          bias are f32. X is converted once per call. NaN and infinity make the scale of their
- *          128 columns NaN. 128 columns of X that have nothing above 2^-100 count as zero.
  * Lookup   vpermw looks up 32 weights by the lowest five bits of each index, in a table repeated to
- *          32 entries; otherwise as in lut_gemm_avx512.c. vpdpwssd multiplies and adds them.
- * Rows     Four of W and up to four of X at a time: sixteen integer sums in registers; the f32
- *          sums, wanted once per 128 columns, are on the stack where they do not fit. More rows of
- *          X in passes over 16 rows of W, whose codes then come from the second-level cache.
- * Order    An element's sum depends on K alone: not on M, threads or place.
- * Bound    docs/kernels.md. */
+ *          32 entries; codes widened to 16 bits are an index as they are (lut_gemm_avx512.c).
+ *          vpdpwssd multiplies them with 32 values of X and adds two products to a lane: in 256
+ *          columns a lane gets 16 columns.
+ * M small  R rows of W by M of X: four by up to four, two by six or eight; their integer sums are
+ * in registers and go to the f32 sums once per 256 columns. M large  tiles of 14 rows of W by 32
+ * tokens, 28 sums; a weight pair is broadcast. Bound    docs/kernels.md. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#include "alloc.h"
-#include "cpu.h"
-#include "lanes.h"
-#include "layer.h"
-#include "lut_blocked.h"
+#include "lut_fast.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
     GROUP = GANQ__GROUP,
-    SEGMENT = 128, /* columns of X with one scale */
-    CHUNK = 256,   /* two segments; whole blocks of codes at any number of bits */
-    MAX_R = 4,
-    MAX_M = 4,
-    LIMIT = 16383,
-    ITEM_ROWS = 16, /* rows of W per item */
-    TOKENS = 128,   /* rows of X that are converted at a time */
-    SERIAL_WORK = 1 << 15
+    SEGMENT = GANQ__FAST_SEGMENT,
+    PIECE = GANQ__FAST_PIECE,
+    CHUNK = GANQ__FAST_CHUNK,
+    LANES = 16,
+    MAX_R = GANQ__FAST_MAX_R,
+    MAX_M = GANQ__FAST_SMALL_M,
+    TILE_N = 14,
+    TILE_M = GANQ__LUT_PANEL
 };
 
-typedef struct fast_job {
-    ganq__lut_product p;
-    int64_t padded;  /* K, rounded up to segments */
-    int16_t *values; /* [M, padded], zeros beyond K */
-    float *scales;   /* [M, padded / SEGMENT] */
-} fast_job;
+/* acc + w * x, two 16-bit products to a lane. As an instruction, where there is one: gcc 12 copies
+ * and spills the sums around the intrinsic, and loads x anew for each use, while loads are what
+ * there are most of. */
+INLINE __m512i dot(__m512i acc, __m512i w, __m512i x) {
+#if defined(__AVX512VNNI__)
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
+    return acc;
+#else
+    return _mm512_dpwssd_epi32(acc, w, x);
+#endif
+}
 
 /* ---- X to fixed point ---- */
 
-static void convert_row(void *user, int64_t m, int worker) {
-    const fast_job *job = user;
-    const int64_t K = job->p.layer->K;
-    const float *x = job->p.x + m * job->p.ldx;
-    int16_t *values = job->values + m * job->padded;
-    float *scales = job->scales + m * (job->padded / SEGMENT);
-    (void)worker;
-    for (int64_t k = 0; k < K; k += SEGMENT) {
-        __m512 v[SEGMENT / 16];
-        __m512i largest = _mm512_setzero_si512(); /* as integers: NaN is above infinity */
-#pragma GCC unroll 8
-        for (int i = 0; i < SEGMENT / 16; i++) {
-            const int64_t rest = K - k - 16 * i;
-            const int lanes = rest >= 16 ? 0xffff : rest > 0 ? (1 << rest) - 1 : 0;
-            v[i] = _mm512_maskz_loadu_ps((__mmask16)lanes, x + k + 16 * i);
-            largest = _mm512_max_epu32(largest, _mm512_castps_si512(_mm512_abs_ps(v[i])));
-        }
-        const uint32_t bits = _mm512_reduce_max_epu32(largest);
-        float max;
-        memcpy(&max, &bits, sizeof max);
-        const int usable = max >= 0x1p-100f && max < INFINITY;
-        *scales++ = usable ? max / LIMIT : max < 1 ? 0 : NAN;
-        const __m512 factor = _mm512_set1_ps(usable ? LIMIT / max : 0);
-#pragma GCC unroll 8
-        for (int i = 0; i < SEGMENT / 16; i++)
-            _mm256_storeu_si256(
-                (__m256i *)(values + k + 16 * i),
-                _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], factor))));
+/* A scale for the largest |x| and the largest sum of |x| / 1024 in a lane; *factor is its inverse.
+ * largest_bits: as an integer NaN is above infinity. */
+INLINE float choose_scale(uint32_t largest_bits, float sum, float *factor) {
+    float largest;
+    memcpy(&largest, &largest_bits, sizeof largest);
+    *factor = 0;
+    if (!(largest >= 0x1p-100f))
+        return largest < 1 ? 0 : NAN;
+    const float of_sum = sum * (1024.0f / GANQ__FAST_SUM), of_value = largest / GANQ__FAST_VALUE;
+    const float scale = of_sum > of_value ? of_sum : of_value;
+    if (!(scale < INFINITY))
+        return NAN;
+    *factor = 1 / scale;
+    return scale;
+}
+
+/* 16 count values; v [count]. */
+INLINE void store_values(const __m512 *v, const int count, float factor, int16_t *values) {
+    const __m512 by = _mm512_set1_ps(factor);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        _mm256_storeu_si256((__m256i *)(values + 16 * i),
+                            _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], by))));
+}
+
+/* Columns 2i, 2i + 1 of each 32 are in lane i. */
+static float convert(const float *x, int16_t *values) {
+    __m512 v[SEGMENT / 16], sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    __m512i largest = _mm512_setzero_si512();
+#pragma GCC unroll 16
+    for (int i = 0; i < SEGMENT / 16; i++) {
+        v[i] = _mm512_loadu_ps(x + 16 * i);
+        const __m512 a = _mm512_abs_ps(v[i]);
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(a));
+        sums[i % 2] = _mm512_fmadd_ps(a, _mm512_set1_ps(0x1p-10f), sums[i % 2]);
     }
+    for (int h = 0; h < 2; h++)
+        sums[h] = _mm512_add_ps(sums[h], _mm512_permute_ps(sums[h], 0xb1));
+    float factor;
+    const float scale =
+        choose_scale(_mm512_reduce_max_epu32(largest),
+                     _mm512_reduce_max_ps(_mm512_max_ps(sums[0], sums[1])), &factor);
+    store_values(v, SEGMENT / 16, factor, values);
+    return scale;
+}
+
+static float convert_piece(const float *x, int16_t *values) {
+    __m512 v[PIECE / 16], sum = _mm512_setzero_ps();
+    __m512i largest = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int i = 0; i < PIECE / 16; i++) {
+        v[i] = _mm512_loadu_ps(x + 16 * i);
+        const __m512 a = _mm512_abs_ps(v[i]);
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(a));
+        sum = _mm512_fmadd_ps(a, _mm512_set1_ps(0x1p-10f), sum);
+    }
+    float factor;
+    const float scale =
+        choose_scale(_mm512_reduce_max_epu32(largest), _mm512_reduce_add_ps(sum), &factor);
+    store_values(v, PIECE / 16, factor, values);
+    return scale;
 }
 
 /* ---- codes: 32 columns, an index for vpermw ---- */
@@ -109,199 +136,313 @@ INLINE __m512i group_index(const uint8_t *group, const int bits) {
     return index;
 }
 
-/* Of one row: the entry for the lowest bits of an index; at 2 bits `upper` is that for bits 3..2.
- */
-typedef struct table {
-    __m512i lowest, upper;
-    float scale;
-} table;
+/* Slots of a block of codes. */
+INLINE int block_slots(const int bits) {
+    return bits == 4 ? 2 : bits == 2 ? 4 : 8;
+}
 
-INLINE table load_table(const ganq_layer *layer, int64_t n, const int bits) {
+/* Group i of `columns` columns at p, less than a segment: what is left of whole blocks (not at 3
+ * bits, where they are segments), then bit planes. */
+INLINE __m512i tail_index(const uint8_t *p, int64_t columns, int64_t i, const int bits) {
+    const int slots = block_slots(bits);
+    if (bits == 3 || i >= columns / (GROUP * slots) * slots)
+        return group_index(p + i * 4 * bits, bits);
+    const __m128i shift = _mm_cvtsi32_si128((int)(i % slots) * bits);
+    return _mm512_and_si512(_mm512_srl_epi16(widen(p + i / slots * 32), shift),
+                            _mm512_set1_epi16((short)((1 << bits) - 1)));
+}
+
+/* ---- tables ---- */
+
+static void make_table(const ganq_layer *layer, int64_t n, int second, ganq__fast_table *table) {
+    const int bits = layer->bits;
     const float *t = layer->lut + (n << bits);
-    const __m512 entries = bits == 4   ? _mm512_loadu_ps(t)
-                           : bits == 3 ? _mm512_castps256_ps512(_mm256_loadu_ps(t))
-                                       : _mm512_castps128_ps512(_mm_loadu_ps(t));
-    const __m512i all =
-        _mm512_and_si512(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                         _mm512_set1_epi32((1 << bits) - 1));
-    const __m512 repeated = _mm512_permutexvar_ps(all, entries);
-    const float max = _mm512_reduce_max_ps(_mm512_abs_ps(repeated));
-    const int usable = max >= 0x1p-100f;
-    const __m512 scaled = _mm512_mul_ps(repeated, _mm512_set1_ps(usable ? LIMIT / max : 0));
-    const __m256i half = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(scaled));
-    table result = {.lowest = _mm512_broadcast_i64x4(half), .scale = usable ? max / LIMIT : 0};
+    const __m512 exact = bits == 4   ? _mm512_loadu_ps(t)
+                         : bits == 3 ? _mm512_broadcast_f32x8(_mm256_loadu_ps(t))
+                                     : _mm512_broadcast_f32x4(_mm_loadu_ps(t));
+    const float largest = _mm512_reduce_max_ps(_mm512_abs_ps(exact));
+    const int usable = largest >= 0x1p-100f;
+    const float inverse = usable ? GANQ__FIXED_TABLE / largest : 0;
+    __m512i values = _mm512_cvtps_epi32(_mm512_mul_ps(exact, _mm512_set1_ps(inverse)));
+    table->scale = usable ? largest / GANQ__FIXED_TABLE : 0;
+    if (second) {
+        const float finer = layer->wide[n] ? inverse * GANQ__FAST_RESIDUAL : 0;
+        const __m512 lost =
+            _mm512_fnmadd_ps(_mm512_cvtepi32_ps(values), _mm512_set1_ps(table->scale), exact);
+        values = _mm512_cvtps_epi32(_mm512_mul_ps(lost, _mm512_set1_ps(finer)));
+        table->scale *= 1.0f / GANQ__FAST_RESIDUAL;
+    }
+    _mm256_store_si256((__m256i *)table->entries, _mm512_cvtsepi32_epi16(values));
+}
+
+/* The entry for the lowest bits of an index; at 2 bits `upper` is that for bits 3..2. */
+typedef struct entries {
+    __m512i lowest, upper;
+} entries;
+
+INLINE entries load_table(const ganq__fast_table *from, const int bits) {
+    entries t = {.lowest =
+                     _mm512_broadcast_i64x4(_mm256_load_si256((const __m256i *)from->entries))};
     if (bits == 2) {
         const __m512i pairs =
             _mm512_set_epi64(0x0003000300030003, 0x0002000200020002, 0x0001000100010001, 0,
                              0x0003000300030003, 0x0002000200020002, 0x0001000100010001, 0);
-        result.upper = _mm512_permutexvar_epi16(pairs, result.lowest);
+        t.upper = _mm512_permutexvar_epi16(pairs, t.lowest);
     }
-    return result;
+    return t;
 }
 
-/* ---- products ---- */
+INLINE __m512i slot_weights(const uint8_t *block, const entries *t, const int s, const int bits) {
+    return _mm512_permutexvar_epi16(slot_index(block, s, bits),
+                                    bits == 2 && s % 2 ? t->upper : t->lowest);
+}
+
+/* ---- M small ---- */
 
 /* 32 columns: acc[r][m] += w[r] * x[m], two products to a lane. */
-INLINE void multiply_32(const __m512i w[MAX_R], const int16_t *x, int64_t ldx,
-                        __m512i (*acc)[MAX_M], const int M, const int R) {
-#pragma GCC unroll 4
+INLINE void multiply_32(const __m512i w[MAX_R], const int16_t *x, __m512i (*acc)[MAX_M],
+                        const int M, const int R) {
+#pragma GCC unroll 8
     for (int m = 0; m < M; m++) {
-        const __m512i v = _mm512_loadu_si512(x + m * ldx);
+        const __m512i v = _mm512_loadu_si512(x + m * SEGMENT);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
-            acc[r][m] = _mm512_dpwssd_epi32(acc[r][m], w[r], v);
+            acc[r][m] = dot(acc[r][m], w[r], v);
     }
 }
 
-/* The end of a segment: its sums in f32 with X's scale; the integer sums begin again. */
 INLINE void close_segment(__m512i (*acc)[MAX_M], __m512 (*sums)[MAX_M], const float *scales,
-                          int64_t lds, const int M, const int R) {
-#pragma GCC unroll 4
+                          const int M, const int R) {
+#pragma GCC unroll 8
     for (int m = 0; m < M; m++) {
-        const __m512 scale = _mm512_set1_ps(scales[m * lds]);
+        const __m512 scale = _mm512_set1_ps(scales[m]);
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
+        for (int r = 0; r < R; r++)
             sums[r][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][m]), scale, sums[r][m]);
-            acc[r][m] = _mm512_setzero_si512();
-        }
     }
 }
 
-static void finish(const ganq__lut_product *p, int64_t n, int M, int R, float sums[MAX_R][MAX_M]) {
-    for (int m = 0; m < M; m++)
-        for (int r = 0; r < R; r++)
-            p->y[m * p->ldy + n + r] = ganq__lut_finish(p, n + r, m, sums[r][m]);
+INLINE void store_sums(__m512 (*sums)[MAX_M], float *to, const int M, const int R) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+            _mm512_store_ps(to + (r * M + m) * LANES, sums[r][m]);
 }
 
-/* Rows [n, n + R) of W with M rows of X. */
-INLINE void rows_fast(const fast_job *job, int64_t n, const int bits, const int M, const int R) {
-    const ganq_layer *layer = job->p.layer;
-    const int slots = bits == 4 ? 2 : bits == 2 ? 4 : 8;
-    const int64_t K = layer->K, ldx = job->padded, lds = job->padded / SEGMENT;
-    const int64_t row_bytes = layer->row_bytes;
-    const uint8_t *p = ganq__layer_lanes(layer, n);
-    const int16_t *x = job->values;
-    const float *scales = job->scales;
-    table t[MAX_R];
+INLINE void clear(__m512i (*acc)[MAX_M], const int M, const int R) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+            acc[r][m] = _mm512_setzero_si512();
+}
+
+INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int M, const int R) {
+    const int slots = block_slots(bits);
+    const int64_t stride = rows->lanes_stride;
+    const uint8_t *p = rows->lanes;
+    const int16_t *x = rows->x;
+    const float *scales = rows->scales;
+    entries t[MAX_R];
     __m512i acc[MAX_R][MAX_M], w[MAX_R];
     __m512 sums[MAX_R][MAX_M];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
-        t[r] = load_table(layer, n + r, bits);
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
-            acc[r][m] = _mm512_setzero_si512();
-            sums[r][m] = _mm512_setzero_ps();
-        }
-    }
-    int64_t k = 0;
-    for (; k + CHUNK <= K; k += CHUNK, p += CHUNK / 8 * bits, x += CHUNK, scales += 2) {
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) /* the next rows; never faults */
-            for (int line = 0; line < CHUNK / 8 * bits; line += 64)
-                _mm_prefetch((const char *)p + (R + r) * row_bytes + line, _MM_HINT_T1);
+        t[r] = load_table(rows->tables + r * rows->tables_stride, bits);
 #pragma GCC unroll 8
-        for (int i = 0; i < CHUNK / GROUP; i++) {
+        for (int m = 0; m < M; m++)
+            sums[r][m] = _mm512_load_ps(rows->sums + (r * M + m) * LANES);
+    }
+    int64_t left = rows->columns;
+    for (; left >= SEGMENT; left -= SEGMENT) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) /* never faults */
+            for (int line = 0; line < SEGMENT / 8 * bits; line += 64)
+                _mm_prefetch((const char *)p + r * stride + GANQ__FAST_AHEAD + line, _MM_HINT_T1);
+        clear(acc, M, R);
+#pragma GCC unroll 8
+        for (int i = 0; i < SEGMENT / GROUP; i++) {
             const uint8_t *block = p + i / slots * (4 * bits * slots);
-            const int s = i % slots;
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
-                w[r] = _mm512_permutexvar_epi16(slot_index(block + r * row_bytes, s, bits),
-                                                bits == 2 && s % 2 ? t[r].upper : t[r].lowest);
-            multiply_32(w, x + GROUP * i, ldx, acc, M, R);
-            if (i % 4 == 3)
-                close_segment(acc, sums, scales + i / 4, lds, M, R);
+                w[r] = slot_weights(block + r * stride, &t[r], i % slots, bits);
+            multiply_32(w, x + GROUP * i, acc, M, R);
         }
+        close_segment(acc, sums, scales, M, R);
+        p += SEGMENT / 8 * bits;
+        x += SEGMENT * M;
+        scales += M;
     }
-    /* Less than a chunk: what is left of whole blocks (not at 3 bits, where they are chunks), then
-     * bit planes. */
-    const int64_t in_blocks = bits == 3 ? 0 : (K - k) / (GROUP * slots) * slots;
-    const int64_t left = (K - k + GROUP - 1) / GROUP;
-    for (int64_t i = 0; i < left; i++) {
+    if (left > 0) {
+        clear(acc, M, R);
+        for (int64_t i = 0; GROUP * i < left; i++) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            const uint8_t *from = p + r * row_bytes;
-            __m512i index;
-            if (i < in_blocks)
-                index =
-                    _mm512_and_si512(_mm512_srl_epi16(widen(from + i / slots * 32),
-                                                      _mm_cvtsi32_si128((int)(i % slots) * bits)),
-                                     _mm512_set1_epi16((1 << bits) - 1));
+            for (int r = 0; r < R; r++)
+                w[r] = _mm512_permutexvar_epi16(tail_index(p + r * stride, left, i, bits),
+                                                t[r].lowest);
+            multiply_32(w, x + GROUP * i, acc, M, R);
+        }
+        close_segment(acc, sums, scales, M, R);
+    }
+    store_sums(sums, rows->sums, M, R);
+}
+
+#define ROWS(M, R)                                                                                 \
+    static void rows_w2_m##M(const ganq__fast_rows *rows) {                                        \
+        multiply_rows(rows, 2, M, R);                                                              \
+    }                                                                                              \
+    static void rows_w3_m##M(const ganq__fast_rows *rows) {                                        \
+        multiply_rows(rows, 3, M, R);                                                              \
+    }                                                                                              \
+    static void rows_w4_m##M(const ganq__fast_rows *rows) {                                        \
+        multiply_rows(rows, 4, M, R);                                                              \
+    }
+ROWS(1, 4)
+ROWS(2, 4)
+ROWS(4, 4)
+ROWS(6, 2)
+ROWS(8, 2)
+
+/* Four vectors at a time; what is missing of four are zeros. */
+static void reduce(const float *vectors, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i += 4, vectors += 4 * LANES) {
+        __m512 v[4];
+        for (int j = 0; j < 4; j++)
+            v[j] = i + j < count ? _mm512_load_ps(vectors + j * LANES) : _mm512_setzero_ps();
+        const __m512 a =
+            _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+        const __m512 b =
+            _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+        const __m512 c =
+            _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+        const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+        const __m128 e = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+        if (i + 4 <= count)
+            _mm_storeu_ps(out + i, e);
+        else
+            _mm_mask_storeu_ps(out + i, (__mmask8)((1 << (count - i)) - 1), e);
+    }
+}
+
+/* ---- M large ---- */
+
+INLINE void decode_row(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc,
+                       const ganq__fast_table *from, int16_t *w, const int bits) {
+    const int slots = block_slots(bits);
+    const uint8_t *p = ganq__layer_lanes(layer, n) + k0 / GROUP * 4 * bits;
+    const entries t = load_table(from, bits);
+    for (int line = 0; line < CHUNK / 8 * bits; line += 64) /* of this row, for the next k0 */
+        _mm_prefetch((const char *)p + CHUNK / 8 * bits + line, _MM_HINT_T0); /* never faults */
+    if (kc == CHUNK) {
+#pragma GCC unroll 8
+        for (int i = 0; i < CHUNK / GROUP; i++)
+            _mm512_storeu_si512(w + GROUP * i, slot_weights(p + i / slots * (4 * bits * slots), &t,
+                                                            i % slots, bits));
+        return;
+    }
+    for (int64_t i = 0; GROUP * i < kc; i++)
+        _mm512_storeu_si512(w + GROUP * i,
+                            _mm512_permutexvar_epi16(tail_index(p, kc, i, bits), t.lowest));
+}
+
+static void decode(const ganq_layer *layer, int64_t n, int64_t k0, int64_t kc,
+                   const ganq__fast_table *table, int16_t *w) {
+    if (layer->bits == 4)
+        decode_row(layer, n, k0, kc, table, w, 4);
+    else if (layer->bits == 3)
+        decode_row(layer, n, k0, kc, table, w, 3);
+    else
+        decode_row(layer, n, k0, kc, table, w, 2);
+}
+
+/* By name, since arrays of sums in a loop end up in memory (gcc 12). */
+#define EACH_ROW(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13)
+#define CLEAR_ROW(r) __m512i a##r = _mm512_setzero_si512(), b##r = a##r;
+#define MULTIPLY_ROW(r)                                                                            \
+    {                                                                                              \
+        const __m512i pair = broadcast_pair(w + r * CHUNK);                                        \
+        a##r = dot(a##r, pair, x0);                                                                \
+        if (panels == 2)                                                                           \
+            b##r = dot(b##r, pair, x1);                                                            \
+    }
+#define CLOSE_ROW(r)                                                                               \
+    add_scaled(sums + r * TILE_M, a##r, scale0);                                                   \
+    if (panels == 2)                                                                               \
+        add_scaled(sums + (TILE_N + r) * TILE_M, b##r, scale1);
+
+INLINE __m512i broadcast_pair(const int16_t *w) {
+    int32_t pair;
+    memcpy(&pair, w, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+
+INLINE void add_scaled(float *sums, __m512i acc, __m512 scale) {
+    _mm512_store_ps(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, _mm512_load_ps(sums)));
+}
+
+/* `panels` (1 or 2, a constant in every call) panels from x on, x_stride apart; of 64 columns. */
+INLINE void multiply_panels(const int16_t *w, const int panels, const int16_t *x, int64_t x_stride,
+                            const float *scales, __m512 factor, float *sums) {
+    EACH_ROW(CLEAR_ROW)
+    for (int k = 0; k < PIECE / 2; k++, x += 2 * TILE_M, w += 2) {
+        const __m512i x0 = _mm512_loadu_si512(x);
+        const __m512i x1 = panels == 2 ? _mm512_loadu_si512(x + x_stride) : x0;
+        EACH_ROW(MULTIPLY_ROW)
+    }
+    const __m512 scale0 = _mm512_mul_ps(_mm512_loadu_ps(scales), factor);
+    const __m512 scale1 =
+        panels == 2 ? _mm512_mul_ps(_mm512_loadu_ps(scales + TILE_M), factor) : scale0;
+    EACH_ROW(CLOSE_ROW)
+}
+
+/* Not inlined: the sums of a tile would move to the stack for all pieces. */
+__attribute__((noinline)) static void multiply_two(const int16_t *w, const int16_t *x,
+                                                   int64_t x_stride, const float *scales,
+                                                   __m512 factor, float *sums) {
+    multiply_panels(w, 2, x, x_stride, scales, factor, sums);
+}
+
+__attribute__((noinline)) static void
+multiply_one(const int16_t *w, const int16_t *x, const float *scales, __m512 factor, float *sums) {
+    multiply_panels(w, 1, x, 0, scales, factor, sums);
+}
+
+static void multiply(int64_t pieces, const int16_t *w, int64_t panels, const int16_t *x,
+                     const float *scales, float factor, float *sums) {
+    const int64_t x_stride = pieces * PIECE * TILE_M;
+    const __m512 by = _mm512_set1_ps(factor);
+    for (int64_t panel = 0; panel < panels; panel += 2) {
+        const int16_t *from = x + panel * x_stride;
+        float *to = sums + panel * TILE_N * TILE_M;
+        for (int64_t i = 0; i < pieces; i++) {
+            const float *s = scales + (i * panels + panel) * TILE_M;
+            if (panel + 1 < panels)
+                multiply_two(w + i * PIECE, from + i * PIECE * TILE_M, x_stride, s, by, to);
             else
-                index = group_index(from + i * 4 * bits, bits);
-            w[r] = _mm512_permutexvar_epi16(index, t[r].lowest);
+                multiply_one(w + i * PIECE, from + i * PIECE * TILE_M, s, by, to);
         }
-        multiply_32(w, x + GROUP * i, ldx, acc, M, R);
-        if (i % 4 == 3 || i == left - 1)
-            close_segment(acc, sums, scales + i / 4, lds, M, R);
-    }
-    float totals[MAX_R][MAX_M];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++)
-            totals[r][m] = t[r].scale * _mm512_reduce_add_ps(sums[r][m]);
-    finish(&job->p, n, M, R, totals);
-}
-
-typedef void (*rows_fn)(const fast_job *job, int64_t first, int64_t end);
-#define ROWS(bits, M)                                                                              \
-    static void rows_w##bits##_m##M(const fast_job *job, int64_t first, int64_t end) {             \
-        for (; first + MAX_R <= end; first += MAX_R)                                               \
-            rows_fast(job, first, bits, M, MAX_R);                                                 \
-        for (; first < end; first++)                                                               \
-            rows_fast(job, first, bits, M, 1);                                                     \
-    }
-#define ROWS_M(bits)                                                                               \
-    ROWS(bits, 1)                                                                                  \
-    ROWS(bits, 2)                                                                                  \
-    ROWS(bits, 3)                                                                                  \
-    ROWS(bits, 4)
-ROWS_M(2)
-ROWS_M(3)
-ROWS_M(4)
-/* [bits - 2][M - 1] */
-static const rows_fn kernels[3][MAX_M] = {{rows_w2_m1, rows_w2_m2, rows_w2_m3, rows_w2_m4},
-                                          {rows_w3_m1, rows_w3_m2, rows_w3_m3, rows_w3_m4},
-                                          {rows_w4_m1, rows_w4_m2, rows_w4_m3, rows_w4_m4}};
-
-/* All rows of X in passes of almost the same number. */
-static void multiply_item(void *user, int64_t item, int worker) {
-    const fast_job *job = user;
-    const ganq__lut_product *p = &job->p;
-    const int64_t first = item * ITEM_ROWS, passes = (p->M + MAX_M - 1) / MAX_M;
-    const int64_t end = first + ITEM_ROWS < p->layer->N ? first + ITEM_ROWS : p->layer->N;
-    (void)worker;
-    for (int64_t pass = 0; pass < passes; pass++) {
-        const int64_t done = p->M * pass / passes;
-        fast_job part = *job;
-        part.p.M = p->M * (pass + 1) / passes - done;
-        part.p.x = p->x + done * p->ldx;
-        part.p.y = p->y + done * p->ldy;
-        part.values = job->values + done * job->padded;
-        part.scales = job->scales + done * (job->padded / SEGMENT);
-        kernels[p->layer->bits - 2][part.p.M - 1](&part, first, end);
     }
 }
+
+static const ganq__fast_kernels kernels = {
+    .lanes = LANES,
+    .convert = convert,
+    .convert_piece = convert_piece,
+    .table = make_table,
+    .R = {4, 4, 4, 2, 2},
+    .rows = {{rows_w2_m1, rows_w3_m1, rows_w4_m1},
+             {rows_w2_m2, rows_w3_m2, rows_w4_m2},
+             {rows_w2_m4, rows_w3_m4, rows_w4_m4},
+             {rows_w2_m6, rows_w3_m6, rows_w4_m6},
+             {rows_w2_m8, rows_w3_m8, rows_w4_m8}},
+    .reduce = reduce,
+    .tile_rows = TILE_N,
+    .item_tiles = 4,
+    .decode = decode,
+    .multiply = multiply,
+};
 
 ganq_status ganq__lut_fast_avx512(ganq_context *ctx, ganq__lut_product product) {
-    const ganq_layer *layer = product.layer;
-    const int64_t M = product.M, rows = M < TOKENS ? M : TOKENS;
-    fast_job job = {.p = product, .padded = (layer->K + SEGMENT - 1) / SEGMENT * SEGMENT};
-    const double work = (double)M * (double)layer->N * (double)layer->K;
-    ganq__pool *pool = work < SERIAL_WORK ? NULL : ctx->pool;
-    ganq_status status = GANQ_OK;
-    GANQ_ALLOC_GOTO(done, job.values, (size_t)(rows * job.padded));
-    GANQ_ALLOC_GOTO(done, job.scales, (size_t)(rows * (job.padded / SEGMENT)));
-    for (int64_t m = 0; m < M; m += TOKENS) {
-        job.p.M = M - m < TOKENS ? M - m : TOKENS;
-        ganq__parallel_for(job.p.M > 1 ? pool : NULL, job.p.M, convert_row, &job);
-        ganq__parallel_for(pool, (layer->N + ITEM_ROWS - 1) / ITEM_ROWS, multiply_item, &job);
-        job.p.x += TOKENS * job.p.ldx;
-        job.p.y += TOKENS * job.p.ldy;
-    }
-done:
-    ganq__free(job.values);
-    ganq__free(job.scales);
-    return status;
+    return ganq__lut_fast(ctx, &kernels, product);
 }

@@ -1,32 +1,30 @@
-/* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C;
- * f32 weights and sums.
+/* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C; f32 weights and sums.
  *
- * Layout   codes: lanes.h. One 32-byte load, a shift and a mask give the codes
- * of 32 neighbouring columns, a byte each. Lookup   F16 tables: the 16 entries
- * as two byte tables (low and high bytes) in registers; two vpshufb and two
- * unpacks make 32 halves, vcvtph2ps four vectors of weights in column order.
- * F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored
- * value exactly. M <= 8   rows of W one by one; weights stay in registers and
- * meet every row of X before the next 32 are decoded:
+ * Layout   codes: lanes.h, lut_codes_avx2.h.
+ * Lookup   F16 tables: the 16 entries as two byte tables (low and high bytes) in registers; two
+ *          vpshufb and two unpacks make 32 halves, vcvtph2ps four vectors of weights in column
+ *          order. F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored value
+ *          exactly.
+ * M <= 8   rows of W one by one; weights stay in registers and meet every row of X before the next
+ *          32 are decoded:
  *
- *              row n   |block|block| ... |block|tail|       for m < M:  acc[m]
- * += w * x[m]
+ *              row n   |block|block| ... |block|tail|       for m < M:  acc[m] += w * x[m]
  *
- * M > 8    decoded panels (lut_blocked.h); a tile of 6 x 16 sums in 12
- * registers. Tails    columns after the last block are bit planes and are
- * expanded by groups of 32; x beyond K is read from a zeroed copy of its last
- * columns. Nothing outside the rows is touched. Bound    docs/kernels.md. Tried
- * M <= 8 with K cut so that X stays in the first-level cache for 16 rows of W:
- * M = 8 took 6.4 for 5.6 ms (4096 x 4096, one thread, EPYC Zen 3); the codes
- * are then read in short runs, and a table is set up for each. */
+ * M > 8    decoded panels (lut_blocked.h); a tile of 6 x 16 sums in 12 registers.
+ * Tails    columns after the last block are bit planes and are expanded by groups of 32; x beyond K
+ *          is read from a zeroed copy of its last columns. Nothing outside the rows is touched.
+ * Bound    docs/kernels.md.
+ * Tried    M <= 8 with K cut so that X stays in the first-level cache for 16 rows of W: M = 8 took
+ *          6.4 for 5.6 ms (4096 x 4096, one thread, EPYC Zen 3); the codes are then read in short
+ *          runs, and a table is set up for each. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "cpu.h"
 #include "lut_blocked.h"
+#include "lut_codes_avx2.h"
+#include "lut_fast.h"
 #include "lut_ops.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     GROUP = GANQ__GROUP,
@@ -35,47 +33,6 @@ enum {
     TILE_N = 6,
     TILE_M = GANQ__LUT_PANEL
 };
-
-/* ---- codes: 32 columns, one per byte ---- */
-
-INLINE __m256i load32(const uint8_t *p) {
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-
-/* (v >> shift) & mask in every byte; mask has no bit that a neighbour's would
- * reach. */
-INLINE __m256i field(__m256i v, int shift, int mask) {
-    return _mm256_and_si256(shift ? _mm256_srli_epi16(v, shift) : v, _mm256_set1_epi8((char)mask));
-}
-
-/* Slot s of a block, see lanes.h. */
-INLINE __m256i slot_codes(const uint8_t *block, const int s, const int bits) {
-    if (bits == 4)
-        return field(load32(block), 4 * s, 15);
-    if (bits == 2)
-        return field(load32(block), 2 * s, 3);
-    if (s < 6)
-        return field(load32(block + s / 2 * 32), s % 2 * 3, 7);
-    const __m256i upper = field(load32(block + (s - 6) * 32), 5, 6);
-    return _mm256_or_si256(upper, field(load32(block + 64), s, 1));
-}
-
-/* A group of bit planes. Byte i of the result wants bit i % 8 of byte i / 8 of
- * each word: the word everywhere, its bytes spread, that bit tested. */
-INLINE __m256i group_codes(const uint8_t *group, const int bits) {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
-                                            2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
-    __m256i codes = _mm256_setzero_si256();
-    for (int b = 0; b < bits; b++) {
-        int32_t word;
-        memcpy(&word, group + 4 * b, sizeof word);
-        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(word), spread);
-        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-        codes = _mm256_or_si256(codes, _mm256_and_si256(set, _mm256_set1_epi8((char)(1 << b))));
-    }
-    return codes;
-}
 
 /* ---- tables ---- */
 
@@ -361,6 +318,8 @@ static ganq_status gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, c
                         int64_t ldx, float *y, int64_t ldy) {
     const ganq__lut_product product = {
         .layer = layer, .M = M, .ldx = ldx, .ldy = ldy, .x = x, .y = y};
+    if (ctx->options.numerics == GANQ_NUMERICS_FAST)
+        return ganq__lut_fast_avx2(ctx, product);
     return ganq__lut_multiply(ctx, &kernels, product);
 }
 

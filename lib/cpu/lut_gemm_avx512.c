@@ -24,6 +24,7 @@
 
 #include "cpu.h"
 #include "lut_blocked.h"
+#include "lut_fast.h"
 #include "lut_ops.h"
 
 #define INLINE static inline __attribute__((always_inline))

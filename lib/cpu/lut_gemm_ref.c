@@ -11,7 +11,6 @@
  *
  * One item of the parallel loop is one n: its weights are looked up once, by one thread, whatever
  * the number of threads. */
-#include "alloc.h"
 #include "cpu.h"
 #include "layer.h"
 #include "lut_ops.h"
@@ -43,12 +42,9 @@ static void output_feature(void *user, int64_t n, int worker) {
 static ganq_status gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, const float *x,
                         int64_t ldx, float *y, int64_t ldy) {
     lut_job job = {layer, M, ldx, ldy, x, y, NULL};
-    job.weights = ganq__malloc_aligned((size_t)ganq__pool_threads(ctx->pool) * (size_t)layer->K,
-                                       sizeof(float));
-    if (!job.weights)
-        return GANQ_ERR_NO_MEMORY;
+    const size_t weights = (size_t)ganq__pool_threads(ctx->pool) * (size_t)layer->K;
+    GANQ_TRY(ganq__context_workspace(ctx, weights * sizeof(float), (void **)&job.weights));
     ganq__parallel_for(ctx->pool, layer->N, output_feature, &job);
-    ganq__free(job.weights);
     return GANQ_OK;
 }
 

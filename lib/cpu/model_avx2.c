@@ -1,12 +1,14 @@
-/* model_avx2.c - norms, attention and SwiGLU in f32 with AVX2 and FMA; the rest is the reference's.
+/* model_avx2.c - norms, RoPE, attention and SwiGLU in f32 with AVX2 and FMA; the rest is the
+ * reference's.
  *
- * Work       items: 16 tokens (norm), a head of 16 queries (attention), 16384 elements (SwiGLU)
- * Attention  keys in steps that end at multiples of 64: the scores of a step stay in L1, and the 16
- *            queries of an item read a step of keys and values from L1 or L2. The steps of a query
+ * Work       items: 16 tokens (norms, RoPE), a head of 16 queries (attention), 16384 elements
+ * (SwiGLU) Attention  keys in steps that end at multiples of 64: the scores of a step stay in L1,
+ * and the 16 queries of an item read a step of keys and values from L1 or L2. The steps of a query
  *            depend on its position alone, so that prefill and single steps sum in the same order.
  * Limits     any head_dim and D; what does not fill a vector is done element by element */
 #include <immintrin.h>
 #include <math.h>
+#include <string.h>
 
 #include "cpu.h"
 #include "model_ops.h"
@@ -63,15 +65,25 @@ static inline __m256 exp8(__m256 x) {
     return _mm256_and_ps(_mm256_mul_ps(p, power), keep);
 }
 
+/* x is the input, or with `added` the sum x + added, which is kept in `sum`. */
 typedef struct norm_job {
     int64_t M, D, ldx, ldy;
-    const float *x, *weight;
+    const float *x, *added;
+    float *sum;
+    const float *weight;
     float eps;
     float *y;
 } norm_job;
 
-static void norm_row(const norm_job *job, const float *x, float *y) {
-    const int64_t D = job->D;
+static void add_row(int64_t D, const float *a, const float *b, float *sum) {
+    int64_t d = 0;
+    for (; d + 8 <= D; d += 8)
+        _mm256_storeu_ps(sum + d, _mm256_add_ps(_mm256_loadu_ps(a + d), _mm256_loadu_ps(b + d)));
+    for (; d < D; d++)
+        sum[d] = a[d] + b[d];
+}
+
+static void norm_row(int64_t D, const float *x, const float *weight, float eps, float *y) {
     __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
     int64_t d = 0;
     for (; d + 16 <= D; d += 16) {
@@ -82,27 +94,90 @@ static void norm_row(const norm_job *job, const float *x, float *y) {
     float squares = sum_of(_mm256_add_ps(even, odd));
     for (; d < D; d++)
         squares += x[d] * x[d];
-    const float scale = 1 / sqrtf(squares / (float)D + job->eps);
+    const float scale = 1 / sqrtf(squares / (float)D + eps);
     const __m256 scales = _mm256_set1_ps(scale);
     for (d = 0; d + 8 <= D; d += 8) {
         __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + d), scales);
-        _mm256_storeu_ps(y + d, _mm256_mul_ps(scaled, _mm256_loadu_ps(job->weight + d)));
+        _mm256_storeu_ps(y + d, _mm256_mul_ps(scaled, _mm256_loadu_ps(weight + d)));
     }
     for (; d < D; d++)
-        y[d] = x[d] * scale * job->weight[d];
+        y[d] = x[d] * scale * weight[d];
 }
 
 static void norm_item(void *user, int64_t item, int worker) {
     const norm_job *job = user;
     (void)worker;
-    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++)
-        norm_row(job, job->x + m * job->ldx, job->y + m * job->ldy);
+    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
+        const float *x = job->x + m * job->ldx;
+        if (job->added) {
+            float *sum = job->sum + m * job->D;
+            add_row(job->D, x, job->added + m * job->D, sum);
+            x = sum;
+        }
+        norm_row(job->D, x, job->weight, job->eps, job->y + m * job->ldy);
+    }
 }
 
 static ganq_status rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x, int64_t ldx,
                             const float *weight, float eps, float *y, int64_t ldy) {
-    norm_job job = {M, D, ldx, ldy, x, weight, eps, y};
+    norm_job job = {M, D, ldx, ldy, x, NULL, NULL, weight, eps, y};
     ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), norm_item, &job);
+    return GANQ_OK;
+}
+
+static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
+                            float *sum, const float *weight, float eps, float *y) {
+    norm_job job = {M, D, D, D, a, b, sum, weight, eps, y};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), norm_item, &job);
+    return GANQ_OK;
+}
+
+/* One head [2*half] from x to y, which may be x. Products and sums are rounded apart, so that the
+ * rest is the same arithmetic. */
+static void turn(int64_t half, const float *c, const float *s, const float *x, float *y) {
+    int64_t d = 0;
+    for (; d + 8 <= half; d += 8) {
+        const __m256 low = _mm256_loadu_ps(x + d), high = _mm256_loadu_ps(x + half + d);
+        const __m256 cosine = _mm256_loadu_ps(c + d), sine = _mm256_loadu_ps(s + d);
+        _mm256_storeu_ps(y + d,
+                         _mm256_sub_ps(_mm256_mul_ps(low, cosine), _mm256_mul_ps(high, sine)));
+        _mm256_storeu_ps(y + half + d,
+                         _mm256_add_ps(_mm256_mul_ps(high, cosine), _mm256_mul_ps(low, sine)));
+    }
+    for (; d < half; d++) {
+        const float low = x[d], high = x[half + d];
+        y[d] = low * c[d] - high * s[d];
+        y[half + d] = high * c[d] + low * s[d];
+    }
+}
+
+static void heads_item(void *user, int64_t item, int worker) {
+    const ganq__heads *a = user;
+    const int64_t dim = a->head_dim, half = dim / 2;
+    (void)worker;
+    for (int64_t m = item * TOKENS; m < min(a->M, (item + 1) * TOKENS); m++) {
+        const int64_t position = a->position + m;
+        const float *c = a->cosines + position * half, *s = a->sines + position * half;
+        for (int64_t head = 0; head < a->heads; head++) {
+            float *q = a->q + (m * a->heads + head) * dim;
+            if (a->q_norm)
+                norm_row(dim, q, a->q_norm, a->eps, q);
+            turn(half, c, s, q, q);
+        }
+        for (int64_t head = 0; head < a->kv_heads; head++) {
+            const int64_t from = (m * a->kv_heads + head) * dim;
+            const int64_t to = (head * a->capacity + position) * dim;
+            if (a->k_norm)
+                norm_row(dim, a->k + from, a->k_norm, a->eps, a->k + from);
+            turn(half, c, s, a->k + from, a->keys + to);
+            memcpy(a->values + to, a->v + from, (size_t)dim * sizeof *a->v);
+        }
+    }
+}
+
+static ganq_status heads(ganq_context *ctx, const ganq__heads *a) {
+    ganq__heads job = *a;
+    ganq__parallel_for(ctx->pool, ceil_div(a->M, TOKENS), heads_item, &job);
     return GANQ_OK;
 }
 
@@ -283,8 +358,10 @@ static ganq_status swiglu(ganq_context *ctx, int64_t count, float *gate, const f
 }
 
 const ganq__model_ops ganq__model_ops_avx2 = {
+    .embed = ganq__model_embed__ref,
     .rms_norm = rms_norm,
-    .rope = ganq__model_rope__ref,
+    .add_norm = add_norm,
+    .heads = heads,
     .attention = attention,
     .swiglu = swiglu,
     .add = ganq__model_add__ref,

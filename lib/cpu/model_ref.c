@@ -4,8 +4,10 @@
  * Parallel items are whole tokens, or runs of elements of a fixed length, so that results do not
  * depend on the number of threads. */
 #include <math.h>
+#include <string.h>
 
 #include "cpu.h"
+#include "dtype.h"
 #include "model_ops.h"
 #include "model_ref.h"
 
@@ -22,62 +24,114 @@ static int64_t min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+typedef struct embed_job {
+    int64_t M, D;
+    const int32_t *ids;
+    const char *weight;
+    int32_t dtype;
+    float *h;
+} embed_job;
+
+static void embed_item(void *user, int64_t item, int worker) {
+    const embed_job *job = user;
+    const size_t row_bytes = (size_t)job->D * ganq__dtype_size(job->dtype);
+    (void)worker;
+    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++)
+        ganq__to_f32(job->h + m * job->D, job->weight + (size_t)job->ids[m] * row_bytes, job->dtype,
+                     job->D);
+}
+
+ganq_status ganq__model_embed__ref(ganq_context *ctx, int64_t M, int64_t D, const int32_t *ids,
+                                   const void *weight, int32_t dtype, float *h) {
+    embed_job job = {M, D, ids, weight, dtype, h};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), embed_item, &job);
+    return GANQ_OK;
+}
+
+/* x is the input, or with `added` the sum x + added, which is kept in `sum`. */
 typedef struct norm_job {
     int64_t M, D, ldx, ldy;
-    const float *x, *weight;
+    const float *x, *added;
+    float *sum;
+    const float *weight;
     float eps;
     float *y;
 } norm_job;
+
+static void norm_row(int64_t D, const float *x, const float *weight, float eps, float *y) {
+    double squares = 0;
+    for (int64_t d = 0; d < D; d++)
+        squares += (double)x[d] * x[d];
+    float scale = (float)(1 / sqrt(squares / (double)D + eps));
+    for (int64_t d = 0; d < D; d++)
+        y[d] = x[d] * scale * weight[d];
+}
 
 static void norm_item(void *user, int64_t item, int worker) {
     const norm_job *job = user;
     (void)worker;
     for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
         const float *x = job->x + m * job->ldx;
-        float *y = job->y + m * job->ldy;
-        double squares = 0;
-        for (int64_t d = 0; d < job->D; d++)
-            squares += (double)x[d] * x[d];
-        float scale = (float)(1 / sqrt(squares / (double)job->D + job->eps));
-        for (int64_t d = 0; d < job->D; d++)
-            y[d] = x[d] * scale * job->weight[d];
+        if (job->added) {
+            float *sum = job->sum + m * job->D;
+            for (int64_t d = 0; d < job->D; d++)
+                sum[d] = x[d] + job->added[m * job->D + d];
+            x = sum;
+        }
+        norm_row(job->D, x, job->weight, job->eps, job->y + m * job->ldy);
     }
 }
 
 static ganq_status rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x, int64_t ldx,
                             const float *weight, float eps, float *y, int64_t ldy) {
-    norm_job job = {M, D, ldx, ldy, x, weight, eps, y};
+    norm_job job = {M, D, ldx, ldy, x, NULL, NULL, weight, eps, y};
     ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), norm_item, &job);
     return GANQ_OK;
 }
 
-typedef struct rope_job {
-    int64_t M, heads, half, ldx;
-    const float *cosines, *sines;
-    float *x;
-} rope_job;
+static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
+                            float *sum, const float *weight, float eps, float *y) {
+    norm_job job = {M, D, D, D, a, b, sum, weight, eps, y};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), norm_item, &job);
+    return GANQ_OK;
+}
 
-static void rope_item(void *user, int64_t item, int worker) {
-    const rope_job *job = user;
-    const int64_t half = job->half;
+/* One head [2*half] from x to y, which may be x. */
+static void turn(int64_t half, const float *c, const float *s, const float *x, float *y) {
+    for (int64_t d = 0; d < half; d++) {
+        float low = x[d], high = x[half + d];
+        y[d] = low * c[d] - high * s[d];
+        y[half + d] = high * c[d] + low * s[d];
+    }
+}
+
+static void heads_item(void *user, int64_t item, int worker) {
+    const ganq__heads *a = user;
+    const int64_t dim = a->head_dim, half = dim / 2;
     (void)worker;
-    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
-        const float *c = job->cosines + m * half, *s = job->sines + m * half;
-        for (int64_t head = 0; head < job->heads; head++) {
-            float *low = job->x + m * job->ldx + head * 2 * half, *high = low + half;
-            for (int64_t d = 0; d < half; d++) {
-                float a = low[d], b = high[d];
-                low[d] = a * c[d] - b * s[d];
-                high[d] = b * c[d] + a * s[d];
-            }
+    for (int64_t m = item * TOKENS; m < min(a->M, (item + 1) * TOKENS); m++) {
+        const int64_t position = a->position + m;
+        const float *c = a->cosines + position * half, *s = a->sines + position * half;
+        for (int64_t head = 0; head < a->heads; head++) {
+            float *q = a->q + (m * a->heads + head) * dim;
+            if (a->q_norm)
+                norm_row(dim, q, a->q_norm, a->eps, q);
+            turn(half, c, s, q, q);
+        }
+        for (int64_t head = 0; head < a->kv_heads; head++) {
+            const int64_t from = (m * a->kv_heads + head) * dim;
+            const int64_t to = (head * a->capacity + position) * dim;
+            if (a->k_norm)
+                norm_row(dim, a->k + from, a->k_norm, a->eps, a->k + from);
+            turn(half, c, s, a->k + from, a->keys + to);
+            memcpy(a->values + to, a->v + from, (size_t)dim * sizeof *a->v);
         }
     }
 }
 
-ganq_status ganq__model_rope__ref(ganq_context *ctx, int64_t M, int64_t heads, int64_t half,
-                                  const float *cosines, const float *sines, float *x, int64_t ldx) {
-    rope_job job = {M, heads, half, ldx, cosines, sines, x};
-    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), rope_item, &job);
+static ganq_status heads(ganq_context *ctx, const ganq__heads *a) {
+    ganq__heads job = *a;
+    ganq__parallel_for(ctx->pool, ceil_div(a->M, TOKENS), heads_item, &job);
     return GANQ_OK;
 }
 
@@ -170,8 +224,10 @@ ganq_status ganq__model_add__ref(ganq_context *ctx, int64_t count, const float *
 }
 
 const ganq__model_ops ganq__model_ops_ref = {
+    .embed = ganq__model_embed__ref,
     .rms_norm = rms_norm,
-    .rope = ganq__model_rope__ref,
+    .add_norm = add_norm,
+    .heads = heads,
     .attention = attention,
     .swiglu = swiglu,
     .add = ganq__model_add__ref,

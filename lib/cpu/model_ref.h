@@ -5,8 +5,8 @@
 
 #include "context.h"
 
-ganq_status ganq__model_rope__ref(ganq_context *ctx, int64_t M, int64_t heads, int64_t half,
-                                  const float *cosines, const float *sines, float *x, int64_t ldx);
+ganq_status ganq__model_embed__ref(ganq_context *ctx, int64_t M, int64_t D, const int32_t *ids,
+                                   const void *weight, int32_t dtype, float *h);
 ganq_status ganq__model_add__ref(ganq_context *ctx, int64_t count, const float *a, const float *b,
                                  float *y);
 

@@ -24,7 +24,9 @@ static void panel_product(const float *panel, int64_t from, int64_t to, const fl
 }
 
 static void assign(const ganq__panels *factor, const float *inverse, int64_t trials, const float *w,
-                   const ganq__trial_table *tables, uint8_t *codes, float *e, float *r) {
+                   const ganq__trial_table *tables, uint8_t *codes, float *e, float *r,
+                   void *scratch) {
+    (void)scratch;
     const int64_t K = factor->K, ld = factor->ld;
     for (int64_t p = ld / GANQ__PANEL - 1; p >= 0; p--) {
         const int64_t begin = GANQ__PANEL * p;
@@ -52,7 +54,8 @@ static void assign(const ganq__panels *factor, const float *inverse, int64_t tri
 }
 
 static void gram(const ganq__panels *factor, int levels, int64_t trials, const uint8_t *codes,
-                 const float *r, float *grams, float *slopes) {
+                 const float *r, float *grams, float *slopes, void *scratch) {
+    (void)scratch;
     const int64_t K = factor->K, ld = factor->ld;
     for (int64_t i = 0; i < trials; i++) {
         float *a = grams + i * GANQ__LEVELS * GANQ__LEVELS;
@@ -76,13 +79,17 @@ static void gram(const ganq__panels *factor, int levels, int64_t trials, const u
     }
 }
 
-static void product(const ganq__panels *hessian, int64_t trials, const float *e, float *g) {
-    const int64_t K = hessian->K, ld = hessian->ld;
+static void product(const ganq__panels *m, int64_t trials, const float *e, float *g,
+                    void *scratch) {
+    (void)scratch;
+    const int64_t K = m->K, ld = m->ld;
     for (int64_t p = 0; p < ld / GANQ__PANEL; p++)
         for (int64_t i = 0; i < trials; i++) {
+            const int64_t from = m->triangular ? GANQ__PANEL * p : 0;
             float *sum = g + i * ld + GANQ__PANEL * p;
             memset(sum, 0, GANQ__PANEL * sizeof *sum);
-            panel_product(hessian->data + ganq__panel_origin(hessian, p), 0, K, e + i * ld, sum);
+            panel_product(m->data + ganq__panel_origin(m, p) + GANQ__PANEL * from, from, K,
+                          e + i * ld, sum);
         }
 }
 
@@ -118,7 +125,9 @@ static void sweep(const ganq__panels *hessian, const float *diagonal, const floa
     }
 }
 
-static void energy(const ganq__panels *hessian, int64_t trials, const double *e, double *energies) {
+static void energy(const ganq__panels *hessian, int64_t trials, const double *e, double *energies,
+                   void *scratch) {
+    (void)scratch;
     const int64_t K = hessian->K, ld = hessian->ld;
     for (int64_t i = 0; i < trials; i++) {
         const double *ei = e + i * ld;

@@ -1,6 +1,6 @@
 /* block.c - one block: norm, attention, norm, MLP, each added to the residual stream.
  *
- *   h -> norm -> q,k,v -> (norm q,k) -> RoPE -> cache -> attention -> o -> + h = r
+ *   h -> norm -> q,k,v -> (norm q,k), RoPE, cache -> attention -> o -> + h = r
  *   r -> norm -> gate,up -> silu(gate) * up -> down -> + r = the next h */
 #include "block.h"
 
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "memory.h"
 #include "model_ops.h"
 
 ganq__input ganq__role_input(ganq__role role) {
@@ -42,58 +43,69 @@ void ganq__rope_frequencies(const ganq__config *c, double *frequencies) {
     }
 }
 
-ganq_status ganq__rope_create(const ganq__config *c, int64_t positions, ganq__rope *out) {
-    ganq__rope rope = {.positions = positions, .half = c->head_dim / 2};
+ganq_status ganq__rope_create(ganq_context *ctx, const ganq__config *c, int64_t positions,
+                              ganq__rope *out) {
+    ganq__rope rope = {.ctx = ctx, .positions = positions, .half = c->head_dim / 2};
     const size_t count = (size_t)positions * (size_t)rope.half;
-    double *frequencies = ganq__malloc((size_t)rope.half, sizeof *frequencies);
-    rope.cosines = ganq__malloc_aligned(count, sizeof *rope.cosines);
-    rope.sines = ganq__malloc_aligned(count, sizeof *rope.sines);
-    if (!frequencies || !rope.cosines || !rope.sines) {
-        ganq__free(frequencies);
-        ganq__rope_free(&rope);
-        return GANQ_ERR_NO_MEMORY;
-    }
+    float *cosines, *sines = NULL;
+    double *frequencies = NULL;
+    ganq_status status;
+    GANQ_ALLOC_GOTO(free_tables, cosines, count);
+    GANQ_ALLOC_GOTO(free_tables, sines, count);
+    GANQ_ALLOC_GOTO(free_tables, frequencies, (size_t)rope.half);
     ganq__rope_frequencies(c, frequencies);
     for (int64_t p = 0; p < positions; p++)
         for (int64_t i = 0; i < rope.half; i++) {
             double angle = (double)p * frequencies[i];
-            rope.cosines[p * rope.half + i] = (float)cos(angle);
-            rope.sines[p * rope.half + i] = (float)sin(angle);
+            cosines[p * rope.half + i] = (float)cos(angle);
+            sines[p * rope.half + i] = (float)sin(angle);
         }
-    ganq__free(frequencies);
+    GANQ_TRY_GOTO(free_tables, ganq__memory_copy_of(ctx, cosines, count * sizeof *cosines,
+                                                    (void **)&rope.cosines));
+    GANQ_TRY_GOTO(free_tables,
+                  ganq__memory_copy_of(ctx, sines, count * sizeof *sines, (void **)&rope.sines));
     *out = rope;
-    return GANQ_OK;
+free_tables:
+    if (status != GANQ_OK)
+        ganq__rope_free(&rope);
+    ganq__free(frequencies);
+    ganq__free(sines);
+    ganq__free(cosines);
+    return status;
 }
 
 void ganq__rope_free(ganq__rope *rope) {
-    ganq__free(rope->cosines);
-    ganq__free(rope->sines);
+    ganq__memory_release(rope->ctx, rope->cosines);
+    ganq__memory_release(rope->ctx, rope->sines);
     memset(rope, 0, sizeof *rope);
 }
 
-ganq_status ganq__kv_create(const ganq__config *c, int64_t capacity, ganq__kv *out) {
-    const size_t count = (size_t)c->kv_heads * (size_t)c->head_dim;
-    ganq__kv kv = {.capacity = capacity};
-    kv.keys = ganq__malloc_aligned((size_t)capacity, count * sizeof *kv.keys);
-    kv.values = ganq__malloc_aligned((size_t)capacity, count * sizeof *kv.values);
-    if (!kv.keys || !kv.values) {
+ganq_status ganq__kv_create(ganq_context *ctx, const ganq__config *c, int64_t capacity,
+                            ganq__kv *out) {
+    const int64_t width = c->kv_heads * c->head_dim;
+    ganq__kv kv = {.ctx = ctx, .capacity = capacity};
+    ganq_status status = ganq__memory_floats(ctx, capacity, width, &kv.keys);
+    if (status == GANQ_OK)
+        status = ganq__memory_floats(ctx, capacity, width, &kv.values);
+    if (status != GANQ_OK) {
         ganq__kv_free(&kv);
-        return GANQ_ERR_NO_MEMORY;
+        return status;
     }
     *out = kv;
     return GANQ_OK;
 }
 
 void ganq__kv_free(ganq__kv *kv) {
-    ganq__free(kv->keys);
-    ganq__free(kv->values);
+    ganq__memory_release(kv->ctx, kv->keys);
+    ganq__memory_release(kv->ctx, kv->values);
     memset(kv, 0, sizeof *kv);
 }
 
-ganq_status ganq__workspace_create(const ganq__config *c, int64_t tokens, ganq__workspace *out) {
-    ganq__workspace w = {.tokens = tokens};
+ganq_status ganq__workspace_create(ganq_context *ctx, const ganq__config *c, int64_t tokens,
+                                   ganq__workspace *out) {
+    ganq__workspace w = {.ctx = ctx, .tokens = tokens};
     const int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    struct {
+    const struct {
         float **where;
         int64_t width;
     } parts[] = {{&w.normed, c->hidden},
@@ -105,11 +117,10 @@ ganq_status ganq__workspace_create(const ganq__config *c, int64_t tokens, ganq__
                  {&w.gate, c->intermediate},
                  {&w.up, c->intermediate}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        *parts[i].where =
-            ganq__malloc_aligned((size_t)tokens, (size_t)parts[i].width * sizeof(float));
-        if (!*parts[i].where) {
+        const ganq_status status = ganq__memory_floats(ctx, tokens, parts[i].width, parts[i].where);
+        if (status != GANQ_OK) {
             ganq__workspace_free(&w);
-            return GANQ_ERR_NO_MEMORY;
+            return status;
         }
     }
     *out = w;
@@ -117,14 +128,9 @@ ganq_status ganq__workspace_create(const ganq__config *c, int64_t tokens, ganq__
 }
 
 void ganq__workspace_free(ganq__workspace *w) {
-    ganq__free(w->normed);
-    ganq__free(w->residual);
-    ganq__free(w->q);
-    ganq__free(w->k);
-    ganq__free(w->v);
-    ganq__free(w->attended);
-    ganq__free(w->gate);
-    ganq__free(w->up);
+    float *const parts[] = {w->normed, w->residual, w->q, w->k, w->v, w->attended, w->gate, w->up};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        ganq__memory_release(w->ctx, parts[i]);
     memset(w, 0, sizeof *w);
 }
 
@@ -147,25 +153,10 @@ static ganq_status observe(const piece *p, ganq__input input, int64_t K, const f
     return GANQ_OK;
 }
 
-static ganq_status norm(const piece *p, int64_t rows, int64_t width, const float *x,
-                        const float *weight, float *y) {
-    return p->ctx->model->rms_norm(p->ctx, rows, width, x, width, weight,
-                                   (float)p->config->norm_eps, y, width);
-}
-
-static ganq_status apply(const piece *p, ganq__role role, const float *x, float *y) {
-    const ganq__linear *linear = &p->block->linears[role];
-    return ganq__linear_forward(p->ctx, linear, p->M, x, linear->K, y, linear->N);
-}
-
-/* x [M, kv_heads, head_dim] to its places in the cache [kv_heads, capacity, head_dim]. */
-static void store_rows(const piece *p, const float *x, float *cache) {
-    const int64_t heads = p->config->kv_heads, dim = p->config->head_dim;
-    for (int64_t head = 0; head < heads; head++) {
-        float *rows = cache + (head * p->run->kv->capacity + p->position) * dim;
-        for (int64_t m = 0; m < p->M; m++)
-            memcpy(rows + m * dim, x + (m * heads + head) * dim, (size_t)dim * sizeof *x);
-    }
+/* `count` linears from `first` on, which read the same x. */
+static ganq_status apply(const piece *p, ganq__role first, int count, const float *x,
+                         float *const *ys) {
+    return ganq__linears_forward(p->ctx, count, &p->block->linears[first], p->M, x, ys);
 }
 
 /* From q, k, v to the attention's output in workspace->attended. */
@@ -173,26 +164,35 @@ static ganq_status attend(const piece *p) {
     const ganq__config *c = p->config;
     const ganq__workspace *w = p->run->workspace;
     const ganq__model_ops *ops = p->ctx->model;
-    const ganq__rope *rope = p->run->rope;
-    const int64_t dim = c->head_dim, q_width = c->heads * dim, k_width = c->kv_heads * dim;
-    const float *cosines = rope->cosines + p->position * rope->half;
-    const float *sines = rope->sines + p->position * rope->half;
-    if (p->block->q_norm) {
-        GANQ_TRY(norm(p, p->M * c->heads, dim, w->q, p->block->q_norm, w->q));
-        GANQ_TRY(norm(p, p->M * c->kv_heads, dim, w->k, p->block->k_norm, w->k));
-    }
-    GANQ_TRY(ops->rope(p->ctx, p->M, c->heads, rope->half, cosines, sines, w->q, q_width));
-    GANQ_TRY(ops->rope(p->ctx, p->M, c->kv_heads, rope->half, cosines, sines, w->k, k_width));
-    store_rows(p, w->k, p->run->kv->keys);
-    store_rows(p, w->v, p->run->kv->values);
+    const ganq__heads heads = {
+        .M = p->M,
+        .position = p->position,
+        .counter = p->run->counter,
+        .heads = c->heads,
+        .kv_heads = c->kv_heads,
+        .head_dim = c->head_dim,
+        .q_norm = p->block->q_norm,
+        .k_norm = p->block->k_norm,
+        .eps = (float)c->norm_eps,
+        .cosines = p->run->rope->cosines,
+        .sines = p->run->rope->sines,
+        .q = w->q,
+        .k = w->k,
+        .v = w->v,
+        .keys = p->run->kv->keys,
+        .values = p->run->kv->values,
+        .capacity = p->run->kv->capacity,
+    };
+    GANQ_TRY(ops->heads(p->ctx, &heads));
     const ganq__attention attention = {
         .M = p->M,
         .position = p->position,
         .window = p->block->window,
+        .counter = p->run->counter,
         .heads = c->heads,
         .kv_heads = c->kv_heads,
-        .head_dim = dim,
-        .scale = (float)(1 / sqrt((double)dim)),
+        .head_dim = c->head_dim,
+        .scale = (float)(1 / sqrt((double)c->head_dim)),
         .q = w->q,
         .keys = p->run->kv->keys,
         .values = p->run->kv->values,
@@ -206,34 +206,33 @@ static ganq_status forward_piece(const piece *p) {
     const ganq__config *c = p->config;
     const ganq__workspace *w = p->run->workspace;
     const ganq__model_ops *ops = p->ctx->model;
-    const int64_t count = p->M * c->hidden;
     int ends;
-    GANQ_TRY(norm(p, p->M, c->hidden, p->h, p->block->attention_norm, w->normed));
+    float *const qkv[] = {w->q, w->k, w->v}, *const gate_up[] = {w->gate, w->up};
+    const float eps = (float)c->norm_eps;
+    GANQ_TRY(ops->rms_norm(p->ctx, p->M, c->hidden, p->h, c->hidden, p->block->attention_norm, eps,
+                           w->normed, c->hidden));
     GANQ_TRY(observe(p, GANQ__INPUT_ATTENTION, c->hidden, w->normed, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_Q, w->normed, w->q));
-    GANQ_TRY(apply(p, GANQ__ROLE_K, w->normed, w->k));
-    GANQ_TRY(apply(p, GANQ__ROLE_V, w->normed, w->v));
+    GANQ_TRY(apply(p, GANQ__ROLE_Q, 3, w->normed, qkv));
     GANQ_TRY(attend(p));
     GANQ_TRY(observe(p, GANQ__INPUT_OUTPUT, c->heads * c->head_dim, w->attended, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_O, w->attended, w->residual));
-    GANQ_TRY(ops->add(p->ctx, count, p->h, w->residual, w->residual));
+    GANQ_TRY(apply(p, GANQ__ROLE_O, 1, w->attended, &w->residual));
 
-    GANQ_TRY(norm(p, p->M, c->hidden, w->residual, p->block->mlp_norm, w->normed));
+    GANQ_TRY(ops->add_norm(p->ctx, p->M, c->hidden, p->h, w->residual, w->residual,
+                           p->block->mlp_norm, eps, w->normed));
     GANQ_TRY(observe(p, GANQ__INPUT_MLP, c->hidden, w->normed, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_GATE, w->normed, w->gate));
-    GANQ_TRY(apply(p, GANQ__ROLE_UP, w->normed, w->up));
+    GANQ_TRY(apply(p, GANQ__ROLE_GATE, 2, w->normed, gate_up));
     GANQ_TRY(ops->swiglu(p->ctx, p->M * c->intermediate, w->gate, w->up));
     GANQ_TRY(observe(p, GANQ__INPUT_DOWN, c->intermediate, w->gate, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, w->gate, w->normed));
-    return ops->add(p->ctx, count, w->residual, w->normed, p->h);
+    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, w->gate, &w->normed));
+    return ops->add(p->ctx, p->M * c->hidden, w->residual, w->normed, p->h);
 }
 
 ganq_status ganq__block_forward(ganq_context *ctx, const ganq__config *config,

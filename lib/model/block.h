@@ -4,7 +4,11 @@
  * How the pipeline uses it: ganq__model_embed fills h for each sequence; per block, a run with an
  * observer and `stop_after` set collects the inputs of the linears and leaves h alone; after
  * solving, a run without observer, on a copy of the ganq__block whose linears[role].layer were set,
- * moves h to the next block's input. */
+ * moves h to the next block's input.
+ *
+ * All arrays here lie in the context's memory, the block's among them (ganq__block_place): on a
+ * device host code neither reads nor writes them. What is created here remembers its context, which
+ * must live longer. */
 #ifndef GANQ_MODEL_BLOCK_H
 #define GANQ_MODEL_BLOCK_H
 
@@ -20,31 +24,36 @@ typedef enum ganq__input {
 } ganq__input;
 ganq__input ganq__role_input(ganq__role role);
 
-/* x [M,K] before the linears that read it run; x is valid during the call. An error ends the
- * forward pass. */
+/* x [M,K], in the context's memory, before the linears that read it run; x is valid during the
+ * call. An error ends the forward pass. */
 typedef ganq_status (*ganq__observe_fn)(void *user, ganq__input input, int64_t M, int64_t K,
                                         const float *x, int64_t ldx);
 
 /* cos and sin of position * frequency, computed in float64: [positions, head_dim/2] each. */
 typedef struct ganq__rope {
+    ganq_context *ctx;
     int64_t positions, half; /* half = head_dim / 2 */
     float *cosines, *sines;
 } ganq__rope;
-ganq_status ganq__rope_create(const ganq__config *config, int64_t positions, ganq__rope *out);
+ganq_status ganq__rope_create(ganq_context *ctx, const ganq__config *config, int64_t positions,
+                              ganq__rope *out);
 void ganq__rope_free(ganq__rope *rope);
 /* The half frequencies (radians per position), after scaling. */
 void ganq__rope_frequencies(const ganq__config *config, double *frequencies);
 
 /* Keys and values of one block: [kv_heads, capacity, head_dim] each. */
 typedef struct ganq__kv {
+    ganq_context *ctx;
     int64_t capacity;
-    float *keys, *values; /* borrowed or owned by whoever made it */
+    float *keys, *values;
 } ganq__kv;
-ganq_status ganq__kv_create(const ganq__config *config, int64_t capacity, ganq__kv *out);
+ganq_status ganq__kv_create(ganq_context *ctx, const ganq__config *config, int64_t capacity,
+                            ganq__kv *out);
 void ganq__kv_free(ganq__kv *kv);
 
 /* Scratch for runs of up to `tokens` tokens at once; longer ones are cut into such pieces. */
 typedef struct ganq__workspace {
+    ganq_context *ctx;
     int64_t tokens;
     float *normed;    /* [tokens, hidden]             */
     float *residual;  /* [tokens, hidden]             */
@@ -54,7 +63,7 @@ typedef struct ganq__workspace {
     float *gate, *up; /* [tokens, intermediate]      */
 } ganq__workspace;
 enum { GANQ__CHUNK = 256 }; /* tokens at once where nothing else is known */
-ganq_status ganq__workspace_create(const ganq__config *config, int64_t tokens,
+ganq_status ganq__workspace_create(ganq_context *ctx, const ganq__config *config, int64_t tokens,
                                    ganq__workspace *out);
 void ganq__workspace_free(ganq__workspace *workspace);
 
@@ -63,6 +72,8 @@ typedef struct ganq__block_run {
     ganq__kv *kv;           /* holds positions before `position`; the new ones are written */
     ganq__workspace *workspace;
     int64_t position; /* of the first token */
+    const int32_t
+        *counter; /* in a decode step: position again, in the context's memory; else NULL */
     ganq__observe_fn
         observe; /* NULL: none. Called once per piece of workspace->tokens tokens and input */
     void *user;

@@ -11,7 +11,10 @@
 #include "dtype.h"
 #include "json.h"
 #include "lut_gemm.h"
+#include "lut_ops.h"
+#include "memory.h"
 #include "model_ops.h"
+#include "random_weights.h"
 
 static const uint32_t float_tensors =
     1u << GANQ__ST_F64 | 1u << GANQ__ST_F32 | 1u << GANQ__ST_F16 | 1u << GANQ__ST_BF16;
@@ -20,6 +23,8 @@ static const uint32_t float_tensors =
 typedef struct loader {
     ganq_context *ctx;
     int verify;
+    int random_bits; /* 0: from the files; else everything is made up */
+    uint64_t seed;
     ganq_model *model;
     ganq__store *store;
 } loader;
@@ -70,6 +75,18 @@ static ganq_status make_name(ganq__store *store, const char *template, int block
 /* A float tensor of that shape, its CRC checked where that was asked for. */
 static ganq_status find_tensor(const loader *l, const char *name, int rank, const int64_t *shape,
                                const ganq__tensor **out) {
+    if (l->random_bits) {
+        ganq__tensor *made;
+        void *data;
+        GANQ_TRY(ganq__random_tensor(name, rank, shape, l->seed, &made, &data));
+        const ganq_status status = store_own(l->store, data);
+        if (status != GANQ_OK) {
+            ganq__free(made);
+            return status;
+        }
+        *out = made;
+        return store_own(l->store, made);
+    }
     GANQ_TRY(ganq__tensors_require(l->store->tensors, name, float_tensors, rank, shape, out));
     return l->verify ? ganq__tensor_verify(*out) : GANQ_OK;
 }
@@ -128,6 +145,8 @@ static ganq_status load_linear(const loader *l, const char *template, int block,
     const char *weight_name, *bias_name;
     GANQ_TRY(make_name(l->store, template, block, "", &linear->name));
     const json_t *entry = json_object_get(l->store->config.quantized, linear->name);
+    if (l->random_bits && linear->role != GANQ__ROLE_COUNT)
+        return GANQ_OK; /* in make_layers */
     if (entry)
         return load_layer(l, entry, linear);
     const int64_t shape[2] = {linear->N, linear->K};
@@ -191,6 +210,8 @@ static ganq_status load_head(const loader *l) {
 
 /* Tensors of the checkpoint that no role reads (rotary tables of old exports, say). */
 static void log_unused(const loader *l, int64_t used) {
+    if (!l->store->tensors)
+        return;
     int64_t count = ganq__tensors_count(l->store->tensors);
     if (!l->store->config.quantized && count > used)
         ganq__log(l->ctx, GANQ_LOG_DEBUG, "%s: %" PRId64 " of %" PRId64 " tensors are not used",
@@ -223,8 +244,39 @@ static ganq_status load_weights(const loader *l) {
     return GANQ_OK;
 }
 
-ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_model_options *options,
-                             ganq_model **out) {
+typedef struct random_job {
+    const loader *loader;
+    ganq_status *results; /* [linear_count] */
+} random_job;
+
+static void random_item(void *user, int64_t i, int worker) {
+    const random_job *job = user;
+    const loader *l = job->loader;
+    ganq__linear *linear = (ganq__linear *)ganq__model_linear(l->model, i);
+    (void)worker;
+    job->results[i] = ganq__random_layer(
+        linear->name, linear->N, linear->K, l->random_bits,
+        ganq__config_linear_has_bias(l->model->config, linear->role), l->seed, &linear->layer);
+}
+
+/* The blocks' linears of a random model, on all threads. */
+static ganq_status make_layers(const loader *l) {
+    const int64_t count = l->model->linear_count;
+    random_job job = {.loader = l};
+    ganq_status status = GANQ_OK;
+    GANQ_ALLOC(job.results, (size_t)count);
+    ganq__parallel_for(l->ctx->pool, count, random_item, &job);
+    for (int64_t i = 0; i < count && status == GANQ_OK; i++)
+        status = job.results[i];
+    ganq__free(job.results);
+    if (status == GANQ_ERR_NO_MEMORY)
+        ganq__fail("out of memory for random layers"); /* the worker's message is its thread's */
+    return status;
+}
+
+/* `settings` has no model and store yet. */
+static ganq_status load_model(const loader *settings, const char *dir, ganq_model **out) {
+    loader l = *settings;
     ganq_status status = GANQ_ERR_NO_MEMORY;
     ganq_model *model = ganq__calloc(1, sizeof *model);
     ganq__store *store = model ? ganq__calloc(1, sizeof *store) : NULL;
@@ -236,21 +288,37 @@ ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_mode
     atomic_init(&store->references, 1);
     model->store = store;
     model->config = &store->config;
-    ganq__progress_enter(ctx, GANQ_STAGE_LOAD);
+    l.model = model;
+    l.store = store;
+    ganq__progress_enter(l.ctx, GANQ_STAGE_LOAD);
     store->dir = ganq__strdup(dir);
     if (!store->dir)
         goto release_model;
-    GANQ_TRY_GOTO(release_model, ganq__config_load(ctx, dir, &store->config));
-    GANQ_TRY_GOTO(release_model, ganq__tensors_open_dir(dir, &store->tensors));
-    const loader l = {ctx, options && options->verify == GANQ_SWITCH_ON, model, store};
+    GANQ_TRY_GOTO(release_model, ganq__config_load(l.ctx, dir, &store->config));
+    if (!l.random_bits)
+        GANQ_TRY_GOTO(release_model, ganq__tensors_open_dir(dir, &store->tensors));
     GANQ_TRY_GOTO(release_model, load_weights(&l));
-    ganq__progress_leave(ctx);
+    if (l.random_bits)
+        GANQ_TRY_GOTO(release_model, make_layers(&l));
+    ganq__progress_leave(l.ctx);
     *out = model;
     return GANQ_OK;
 release_model:
-    ganq__progress_leave(ctx);
+    ganq__progress_leave(l.ctx);
     ganq__model_release(model);
     return status;
+}
+
+ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_model_options *options,
+                             ganq_model **out) {
+    const loader l = {.ctx = ctx, .verify = options && options->verify == GANQ_SWITCH_ON};
+    return load_model(&l, dir, out);
+}
+
+ganq_status ganq__model_random(ganq_context *ctx, const char *dir, int bits, uint64_t seed,
+                               ganq_model **out) {
+    const loader l = {.ctx = ctx, .random_bits = bits, .seed = seed};
+    return load_model(&l, dir, out);
 }
 
 ganq_model *ganq__model_retain(const ganq_model *model) {
@@ -262,6 +330,7 @@ ganq_model *ganq__model_retain(const ganq_model *model) {
 void ganq__model_release(ganq_model *model) {
     if (!model || atomic_fetch_sub(&model->references, 1) > 1)
         return;
+    ganq__detach_all(&model->attachments);
     for (int64_t i = 0; model->blocks && i < model->config->layers; i++)
         for (int j = 0; j < GANQ__ROLE_COUNT; j++)
             ganq__layer_release(model->blocks[i].linears[j].layer);
@@ -296,6 +365,7 @@ ganq_status ganq__model_derive(const ganq_model *model, ganq_layer *const *layer
     memcpy(blocks, model->blocks, (size_t)model->config->layers * sizeof *blocks);
     memcpy(derived, model, sizeof *derived);
     derived->blocks = blocks;
+    derived->attachments = (ganq__attachments){0};
     atomic_init(&derived->references, 1);
     atomic_fetch_add(&model->store->references, 1);
     if (derived->head.layer)
@@ -329,6 +399,23 @@ ganq_status ganq__linear_forward(ganq_context *ctx, const ganq__linear *linear, 
         return ganq__lut_gemm(ctx, linear->layer, M, x, ldx, y, ldy);
     return ctx->dense->linear(ctx, M, linear->N, linear->K, x, ldx, linear->weight, linear->dtype,
                               linear->bias, y, ldy);
+}
+
+ganq_status ganq__linears_forward(ganq_context *ctx, int count, const ganq__linear *linears,
+                                  int64_t M, const float *x, float *const *ys) {
+    const ganq_layer *layers[GANQ__LUT_MANY];
+    int64_t ldys[GANQ__LUT_MANY];
+    int quantized = 0;
+    for (int i = 0; i < count; i++) {
+        layers[i] = linears[i].layer;
+        ldys[i] = linears[i].N;
+        quantized += layers[i] != NULL;
+    }
+    if (quantized == count)
+        return ganq__lut_gemm_many(ctx, count, layers, M, x, linears[0].K, ys, ldys);
+    for (int i = 0; i < count; i++)
+        GANQ_TRY(ganq__linear_forward(ctx, &linears[i], M, x, linears[i].K, ys[i], ldys[i]));
+    return GANQ_OK;
 }
 
 ganq_status ganq__model_check_ids(const ganq_model *model, const int32_t *ids, int64_t count) {

@@ -34,6 +34,8 @@ typedef struct ganq__block {
     float *attention_norm, *mlp_norm; /* [hidden]                                           */
     float *q_norm, *k_norm;           /* [head_dim] or NULL                                 */
     ganq__linear linears[GANQ__ROLE_COUNT];
+    void
+        *memory; /* of a device, where the arrays above lie; NULL: they are borrowed from a model */
 } ganq__block;
 
 /* What all models made from one checkpoint share. */
@@ -60,10 +62,15 @@ struct ganq_model {
     ganq__linear head; /* the embedding again when tied */
     ganq__block *blocks;
     int64_t linear_count; /* inside the blocks */
+    void *memory; /* of a device: embedding, final norm and head in a placed model; else NULL */
+    ganq__attachments attachments; /* the placed models */
 };
 
 ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_model_options *options,
                              ganq_model **out);
+/* bits 2, 3 or 4. */
+ganq_status ganq__model_random(ganq_context *ctx, const char *dir, int bits, uint64_t seed,
+                               ganq_model **out);
 ganq_model *ganq__model_retain(const ganq_model *model);
 void ganq__model_release(ganq_model *model); /* NULL is fine */
 
@@ -76,15 +83,36 @@ const ganq__linear *ganq__model_linear(const ganq_model *model, int64_t i);
 ganq_status ganq__model_derive(const ganq_model *model, ganq_layer *const *layers,
                                ganq_model **out);
 
-/* Rows [first, first+count) of W (W~ when quantized) to out [count,K] f32. */
+/* The model as the operations of a context take it. On hosts the model itself, its layers made
+ * ready; on devices a copy, made at the first call, whose norms, embedding, dense weights and
+ * biases lie in the device's memory and whose layers have their copies there. *out is borrowed: it
+ * stays as long as both the model and the context live. NO_MEMORY names the bytes needed and those
+ * there are. */
+ganq_status ganq__model_place(ganq_context *ctx, const ganq_model *model, const ganq_model **out);
+
+/* The same for a single block, of models larger than the device. On hosts *out is a plain copy.
+ * *out must be unplaced; its linears' `layer` may be set in between, `weight` and `bias` stay. */
+ganq_status ganq__block_place(ganq_context *ctx, const ganq__config *config,
+                              const ganq__block *block, ganq__block *out);
+/* Also gives up the copies of its layers in this context. */
+void ganq__block_unplace(ganq_context *ctx, ganq__block *block);
+
+/* Rows [first, first+count) of W (W~ when quantized) to out [count,K] f32; of a model in
+ * memory of the process. */
 void ganq__linear_rows(const ganq__linear *linear, int64_t first, int64_t count, float *out);
 
-/* y [M,N] = x [M,K] W^T + bias. */
+/* y [M,N] = x [M,K] W^T + bias. Here and below arrays lie in the context's memory, and linear or
+ * model are placed there. */
 ganq_status ganq__linear_forward(ganq_context *ctx, const ganq__linear *linear, int64_t M,
                                  const float *x, int64_t ldx, float *y, int64_t ldy);
 
-/* h [count, hidden] f32 = rows of the embedding. INVALID_ARG names position and id of one outside
- * the vocabulary. */
+/* ys[i] [M, linears[i].N]: up to GANQ__LUT_MANY linears of the same K with the same input, in one
+ * product where all are quantized. */
+ganq_status ganq__linears_forward(ganq_context *ctx, int count, const ganq__linear *linears,
+                                  int64_t M, const float *x, float *const *ys);
+
+/* In memory of the process: h [count, hidden] f32 = rows of the embedding. INVALID_ARG names
+ * position and id of one outside the vocabulary. */
 ganq_status ganq__model_embed(const ganq_model *model, const int32_t *ids, int64_t count, float *h);
 /* The check of ganq__model_embed alone. */
 ganq_status ganq__model_check_ids(const ganq_model *model, const int32_t *ids, int64_t count);

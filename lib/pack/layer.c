@@ -21,7 +21,9 @@ ganq_layer *ganq__layer_retain(const ganq_layer *layer) {
 void ganq__layer_release(ganq_layer *layer) {
     if (!layer || atomic_fetch_sub_explicit(&layer->references, 1, memory_order_acq_rel) > 1)
         return;
+    ganq__detach_all(&layer->attachments);
     ganq__free(atomic_load_explicit(&layer->lanes, memory_order_relaxed));
+    ganq__free(layer->wide);
     ganq__free((char *)layer->planes.name);
     ganq__map_release(layer->planes.map);
     ganq__free(layer->lut);
@@ -57,6 +59,36 @@ ganq_status ganq__layer_alloc(int bits, int64_t N, int64_t K, ganq_layer **out) 
     layer->report.struct_size = sizeof layer->report;
     layer->report.note = "";
     *out = layer;
+    return GANQ_OK;
+}
+
+/* ---- rows that 16-bit tables are too coarse for ---- */
+
+/* Does a table of integers, the largest entry becoming GANQ__FIXED_TABLE, lose more than 2e-4 of
+ * the row's norm? */
+static int is_wide(const float *t, int64_t L, const uint8_t *codes, int64_t K) {
+    uint32_t counts[4][16] = {{0}}; /* four: the next count need not wait for the last one */
+    float largest = 0;
+    double loss = 0, norm = 0;
+    for (int64_t k = 0; k < K; k++)
+        counts[k % 4][codes[k]]++;
+    for (int64_t s = 0; s < L; s++)
+        largest = fmaxf(largest, fabsf(t[s]));
+    for (int64_t s = 0; s < L && largest > 0; s++) {
+        const double count = (double)counts[0][s] + counts[1][s] + counts[2][s] + counts[3][s];
+        const double value = (double)t[s] / largest * GANQ__FIXED_TABLE;
+        loss += count * (value - rint(value)) * (value - rint(value));
+        norm += count * value * value;
+    }
+    return loss > 4e-8 * norm;
+}
+
+static ganq_status mark_if_wide(ganq_layer *layer, int64_t n, const uint8_t *codes) {
+    if (!is_wide(layer->lut + n * layer->L, layer->L, codes, layer->K))
+        return GANQ_OK;
+    if (!layer->wide && !(layer->wide = ganq__calloc((size_t)layer->N, 1)))
+        return GANQ_ERR_NO_MEMORY;
+    layer->wide[n] = 1;
     return GANQ_OK;
 }
 
@@ -180,7 +212,7 @@ static ganq_status set_row(ganq_layer *layer, uint8_t *lanes, int64_t n, const u
                           "code at row %lld, column %lld is %d, expected 0 to %lld", (long long)n,
                           (long long)k, (int)codes[k], (long long)layer->L - 1);
     ganq__lanes_pack(renumbered, layer->K, layer->bits, lanes + n * layer->row_bytes);
-    return GANQ_OK;
+    return mark_if_wide(layer, n, renumbered);
 }
 
 ganq_status ganq__layer_create(int bits, int64_t N, int64_t K, const uint8_t *codes,
@@ -286,6 +318,7 @@ static void drop_pages(const ganq__tensor *planes) {
 /* Caller holds the guard. */
 static ganq_status make_lanes_locked(ganq_layer *layer) {
     uint8_t *lanes, *codes;
+    ganq_status status = GANQ_OK;
     GANQ_TRY(check_locked(layer));
     codes = ganq__malloc((size_t)layer->K, 1);
     lanes = codes ? ganq__malloc_aligned((size_t)layer->N, (size_t)layer->row_bytes) : NULL;
@@ -293,11 +326,16 @@ static ganq_status make_lanes_locked(ganq_layer *layer) {
         ganq__free(codes);
         return GANQ_ERR_NO_MEMORY;
     }
-    for (int64_t n = 0; n < layer->N; n++) {
+    for (int64_t n = 0; n < layer->N && status == GANQ_OK; n++) {
         ganq__planes_unpack(planes_row(layer, n), layer->K, layer->bits, codes);
         ganq__lanes_pack(codes, layer->K, layer->bits, lanes + n * layer->row_bytes);
+        status = mark_if_wide(layer, n, codes);
     }
     ganq__free(codes);
+    if (status != GANQ_OK) {
+        ganq__free(lanes);
+        return status;
+    }
     atomic_store_explicit(&layer->lanes, lanes, memory_order_release);
     drop_pages(&layer->planes);
     return GANQ_OK;
@@ -384,7 +422,7 @@ int64_t ganq__layer_stored_bytes(const ganq_layer *layer) {
 int64_t ganq__layer_resident_bytes(const ganq_layer *layer) {
     int64_t bytes = (int64_t)sizeof *layer + 4 * layer->N * layer->L;
     if (atomic_load_explicit(&((ganq_layer *)layer)->lanes, memory_order_acquire))
-        bytes += layer->N * layer->row_bytes;
+        bytes += layer->N * layer->row_bytes + (layer->wide ? layer->N : 0);
     if (layer->outlier_rowptr)
         bytes += 4 * (layer->N + 1) + 8 * outlier_count(layer);
     if (layer->bias)

@@ -5,9 +5,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "attachment.h"
 #include "ganq/layer.h"
 #include "file.h"
 #include "safetensors.h"
+
+enum { GANQ__FIXED_TABLE = 16383 }; /* see wide */
 
 /* Immutable after creation except for the reference count and the codes' way from the file into
  * memory.
@@ -22,6 +25,9 @@ struct ganq_layer {
     int64_t N, K, L;
     int64_t row_bytes; /* ceil(K/32)*bits*4: a row of codes, in either form                  */
     _Atomic(uint8_t *) lanes; /* [N, row_bytes], owned; NULL until ganq__layer_prepare */
+    /* [N], made with the lanes; NULL: all 0. 1: a table of integers up to GANQ__FIXED_TABLE would
+     * lose more than 2e-4 of the row's norm. */
+    uint8_t *wide;
     ganq__tensor planes; /* of the file; its map is retained and its name owned; data NULL: none */
     pthread_mutex_t guard; /* of the two below and of making lanes                               */
     int checked;           /* CRC and padding of `planes` were found right                       */
@@ -36,6 +42,7 @@ struct ganq_layer {
     ganq_layer_report report; /* steps and note point to the two below */
     ganq_step *steps;
     char *note;
+    ganq__attachments attachments; /* what devices made of it: see lut_ops.h, place */
 };
 
 ganq_layer *ganq__layer_retain(const ganq_layer *layer);
@@ -71,6 +78,9 @@ ganq_status ganq__layer_load(const char *path, const char *name, ganq_layer **ou
 int64_t ganq__layer_stored_bytes(const ganq_layer *layer);
 int64_t ganq__layer_resident_bytes(const ganq_layer *layer);
 
+/* Checks the codes of a mapped file (FORMAT names file, tensor, expected and found), once, and leaves
+ * them there: for readers of codes that need no lanes. */
+ganq_status ganq__layer_check(const ganq_layer *layer);
 /* First use: checks the codes of a mapped file (FORMAT names file, tensor, expected and found) and
  * makes the lanes. Cheap when that is done. Any number of threads may call it at once. */
 ganq_status ganq__layer_prepare(const ganq_layer *layer);

@@ -11,8 +11,6 @@ ganq_status ganq__layer_alloc(int bits, int64_t N, int64_t K, ganq_layer **out);
  * range, values are finite. INVALID_ARG says where not. */
 ganq_status ganq__layer_check_outliers(int64_t N, int64_t K, const int32_t *rowptr,
                                        const int32_t *cols, const float *vals);
-/* CRC and padding bits of codes that are still in the file; once. */
-ganq_status ganq__layer_check(const ganq_layer *layer);
 /* The bit planes of row n [row_bytes], codes is scratch [K]. */
 void ganq__layer_planes_row(const ganq_layer *layer, int64_t n, uint8_t *codes, uint8_t *planes);
 

@@ -22,13 +22,13 @@ typedef struct ganq__compensation {
 ganq_status ganq__compensation_open(int64_t K, int64_t chunk, ganq__compensation *out);
 void ganq__compensation_close(ganq__compensation *c); /* and zeroes it */
 /* x, z [M,K]: the same tokens of both; M <= chunk. `what` names the inputs in the message on NaN or
- * infinity. */
+ * infinity; `progress` is the fraction of the current piece to tick with. */
 ganq_status ganq__compensation_add(ganq_context *ctx, ganq__compensation *c, int64_t M,
                                    const float *x, int64_t ldx, const float *z, int64_t ldz,
-                                   const char *what);
+                                   const char *what, double progress);
 /* cross becomes strength * cross (H + damping)^-1, zero where H has no usable factor. */
 ganq_status ganq__compensation_solve(ganq_context *ctx, ganq__compensation *c,
-                                     const ganq_hessian *hessian);
+                                     const ganq_hessian *hessian, float strength);
 /* out [N,K] = w + w cross. */
 ganq_status ganq__compensation_apply(ganq_context *ctx, const ganq__compensation *c, int64_t N,
                                      const float *w, float *out);

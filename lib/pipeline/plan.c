@@ -11,6 +11,10 @@
 #include "compensate.h"
 #include "corpus.h"
 #include "solver.h"
+#include "survey.h"
+
+/* docs/solver.md has the perplexities. */
+static const float default_compensation = 0.75f;
 
 /* Marks the dense linears whose name the expression does not match. */
 static ganq_status choose(const ganq_model *model, const char *skip, uint8_t *chosen) {
@@ -62,18 +66,27 @@ static int64_t linear_bytes_before(const ganq__linear *linear) {
                      (linear->bias_tensor ? linear->bias_tensor->size_bytes : 0));
 }
 
-/* docs/format.md: codes in bit planes, tables, outliers as CSR, bias. */
-static int64_t linear_bytes_after(const ganq__linear *linear, const ganq_quantize_options *o,
-                                  int64_t *without_bias) {
+/* docs/format.md: codes in bit planes, tables, outliers as CSR. */
+static int64_t bytes_of_width(const ganq__linear *linear, const ganq_quantize_options *o,
+                              int bits) {
     const int64_t outliers =
         (int64_t)llround((double)o->outlier_ratio * (double)linear->N * (double)linear->K);
     const int64_t entry = o->lut_dtype == GANQ_DTYPE_F32 ? 4 : 2;
-    int64_t bytes = linear->N * ((linear->K + 31) / 32) * o->bits * 4;
-    bytes += linear->N * ((int64_t)1 << o->bits) * entry;
+    int64_t bytes = linear->N * ((linear->K + 31) / 32) * bits * 4;
+    bytes += linear->N * ((int64_t)1 << bits) * entry;
     if (outliers)
         bytes += (linear->N + 1) * 4 + outliers * (4 + 2);
-    *without_bias = bytes;
-    return bytes + (linear->bias_tensor ? (int64_t)linear->bias_tensor->size_bytes : 0);
+    return bytes;
+}
+
+int64_t ganq__linear_code_bytes(const ganq__linear *linear, const ganq_quantize_options *options,
+                                double bits) {
+    const int whole = (int)bits;
+    const int64_t below = bytes_of_width(linear, options, whole);
+    if (bits <= whole)
+        return below;
+    const int64_t above = bytes_of_width(linear, options, whole + 1);
+    return below + (int64_t)((bits - whole) * (double)(above - below));
 }
 
 static void add_up(const ganq_model *model, ganq__walk_plan *p) {
@@ -82,19 +95,23 @@ static void add_up(const ganq_model *model, ganq__walk_plan *p) {
     for (int64_t i = 0; i < model->linear_count; i++) {
         const ganq__linear *linear = ganq__model_linear(model, i);
         const int64_t before = linear_bytes_before(linear);
-        int64_t without_bias;
         sums->bytes_before += before;
         if (!p->chosen[i]) {
             sums->skipped++;
             sums->bytes_after += before;
             continue;
         }
-        p->bytes[i] = linear_bytes_after(linear, &p->layer, &without_bias);
-        code_bytes += without_bias;
+        p->bits[i] = p->layer.bits;
+        p->bytes[i] = ganq__linear_code_bytes(linear, &p->layer,
+                                              p->target_bits > 0 ? p->target_bits : p->layer.bits);
+        code_bytes += p->bytes[i];
+        if (linear->bias_tensor)
+            p->bytes[i] += (int64_t)linear->bias_tensor->size_bytes;
         sums->linears++;
         sums->weights += linear->N * linear->K;
         sums->bytes_after += p->bytes[i];
     }
+    p->budget = code_bytes;
     sums->bits_per_weight = sums->weights ? 8.0 * (double)code_bytes / (double)sums->weights : 0;
 }
 
@@ -109,7 +126,7 @@ int64_t ganq__widest_input(const ganq__config *c) {
 /* What the walk holds at its peak: hidden states, one sequence's cache and workspace, the Hessians
  * of a block (of one input at a time with propagation), the solver's copies for the largest linear,
  * and the layers made so far. */
-static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
+static void add_memory(const ganq_model *model, const ganq_corpus *corpus, ganq__walk_plan *p) {
     const ganq__config *c = model->config;
     int64_t hessians = 0, largest_hessian = 0, solver = 0, layers = 0;
     for (int64_t i = 0; i < model->linear_count; i++) {
@@ -130,15 +147,17 @@ static void add_memory(const ganq_model *model, ganq__walk_plan *p) {
                                                    c->intermediate};
         for (int i = 0; i < GANQ__INPUT_COUNT; i++)
             hessians += inputs[i] * inputs[i] * 4;
-        if (p->propagate)
+        if (p->propagate && !(p->target_bits > 0)) /* the survey needs all of a block at once */
             hessians = largest_hessian;
-        if (p->compensate)
+        if (p->compensation > 0)
             hessians += ganq__compensation_bytes(ganq__widest_input(c)) +
                         p->longest * ganq__widest_input(c) * 4;
         const int64_t chunk = p->longest < GANQ__CHUNK ? p->longest : GANQ__CHUNK;
         const int64_t width = 2 * c->hidden + 2 * c->heads * c->head_dim +
                               2 * c->kv_heads * c->head_dim + 2 * c->intermediate;
-        p->sums.activation_bytes = p->tokens * c->hidden * 4 * (p->compensate ? 2 : 1);
+        if (p->target_bits > 0)
+            hessians += ganq__survey_bytes(model, corpus, p->sequences);
+        p->sums.activation_bytes = p->tokens * c->hidden * 4 * (p->compensation > 0 ? 2 : 1);
         p->sums.memory_bytes = p->sums.activation_bytes +
                                p->longest * c->kv_heads * c->head_dim * 2 * 4 + chunk * width * 4 +
                                p->longest * c->head_dim * 4 + hessians;
@@ -170,15 +189,41 @@ static ganq_status check_sequences(const ganq_model *model, const ganq_corpus *c
     return GANQ_OK;
 }
 
+/* RTN and PAPER stay what they are elsewhere, unless asked. */
+static ganq_status read_compensation(const ganq_model_quantize_options *o, ganq__walk_plan *p) {
+    const int literal =
+        p->layer.recipe == GANQ_RECIPE_RTN || p->layer.recipe == GANQ_RECIPE_PAPER;
+    if (!(o->compensation <= 1))
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "ganq_model_quantize_options: compensation is %g; at most 1 is possible",
+                  (double)o->compensation);
+    if (o->compensation > 0 && !p->propagate)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_model_quantize_options: compensation is for inputs "
+                                        "through quantized layers, but propagate is off");
+    if (o->compensation > 0)
+        p->compensation = o->compensation;
+    else if (o->compensation == 0 && p->propagate && !literal)
+        p->compensation = default_compensation;
+    return GANQ_OK;
+}
+
 static ganq_status read_options(const ganq_model_quantize_options *o, ganq__walk_plan *p) {
     if (o->propagate < GANQ_SWITCH_DEFAULT || o->propagate > GANQ_SWITCH_ON)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
                   "ganq_model_quantize_options: propagate %d is none of ganq_switch",
                   (int)o->propagate);
     p->propagate = o->propagate != GANQ_SWITCH_OFF;
+    p->target_bits = o->target_bits;
+    if (!(o->target_bits == 0 || (o->target_bits >= 2 && o->target_bits <= 4)))
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "ganq_model_quantize_options: target_bits is %g; 0 (none) or 2 to 4 are possible",
+                  (double)o->target_bits);
     GANQ_TRY(ganq__solver_options(&p->layer, o->layer));
+    if (p->layer.row_weights)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "ganq_quantize_options: row_weights are for a single layer, not for a model");
     p->layer.struct_size = sizeof p->layer;
-    return GANQ_OK;
+    return read_compensation(o, p);
 }
 
 ganq_status ganq__walk_plan_make(const ganq_model *model, const ganq_corpus *corpus,
@@ -188,14 +233,18 @@ ganq_status ganq__walk_plan_make(const ganq_model *model, const ganq_corpus *cor
     GANQ_TRY(read_options(options, &p));
     if (!corpus && p.layer.recipe != GANQ_RECIPE_RTN)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "calibration is NULL: only the recipe RTN needs none");
+    if (!corpus && p.target_bits > 0)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "calibration is NULL: target_bits measures on it what each width costs");
     GANQ_CALLOC_GOTO(free_plan, p.chosen, (size_t)model->linear_count);
+    GANQ_CALLOC_GOTO(free_plan, p.bits, (size_t)model->linear_count);
     GANQ_CALLOC_GOTO(free_plan, p.bytes, (size_t)model->linear_count);
     GANQ_TRY_GOTO(free_plan, choose(model, options->skip, p.chosen));
     GANQ_TRY_GOTO(free_plan, check_sequences(model, corpus, &p));
-    p.compensate = p.propagate && p.tokens && p.layer.recipe != GANQ_RECIPE_RTN &&
-                   p.layer.recipe != GANQ_RECIPE_PAPER;
+    if (!p.tokens)
+        p.compensation = 0;
     add_up(model, &p);
-    add_memory(model, &p);
+    add_memory(model, corpus, &p);
     if (!p.sums.linears)
         GANQ_FAIL_GOTO(free_plan, GANQ_ERR_INVALID_ARG,
                        "nothing to quantize: each of the %" PRId64
@@ -210,6 +259,7 @@ free_plan:
 
 void ganq__walk_plan_free(ganq__walk_plan *plan) {
     ganq__free(plan->chosen);
+    ganq__free(plan->bits);
     ganq__free(plan->bytes);
     *plan = (ganq__walk_plan){0};
 }

@@ -131,8 +131,7 @@ static ganq_status score_piece(void *user, int64_t first, int64_t M, const float
     ganq_session *s = e->session;
     for (int64_t done = 0; done < M; done += e->rows) {
         const int64_t rows = M - done < e->rows ? M - done : e->rows;
-        GANQ_TRY(ganq__model_logits(e->ctx, s->model, rows, h + done * s->model->config->hidden,
-                                    s->normed, e->logits));
+        GANQ_TRY(ganq__session_logits(s, rows, h + done * s->model->config->hidden, e->logits));
         e->first = first + done;
         ganq__parallel_for(e->ctx->pool, rows, score_row, e);
         for (int64_t i = 0; i < rows; i++)

@@ -6,8 +6,12 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "memory.h"
+#include "model_ops.h"
 
 static const int64_t default_context = 4096;
+/* Logits that go from a device to the process at once: 16 MiB. */
+static const int64_t max_logits = 1 << 22;
 
 /* Bytes of the cache; context and sizes were checked against their limits, so that this is exact.
  */
@@ -24,6 +28,9 @@ static ganq_status choose_capacity(ganq_context *ctx, const ganq__config *c, int
                   c->max_positions);
     if (!max_context)
         max_context = c->max_positions < default_context ? c->max_positions : default_context;
+    if (max_context >= INT32_MAX)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a context of %" PRId64 " tokens; at most %d are possible",
+                  max_context, INT32_MAX - 1);
     const double bytes = kv_bytes(c, max_context);
     const double budget = (double)ctx->options.memory_budget_bytes;
     if (bytes > 9e18 || (budget > 0 && bytes > budget))
@@ -34,24 +41,45 @@ static ganq_status choose_capacity(ganq_context *ctx, const ganq__config *c, int
     return GANQ_OK;
 }
 
+/* The logits of the process, and on devices those that are copied to them. */
+static ganq_status allocate_logits(ganq_session *s, const ganq__config *c, int64_t tokens) {
+    s->logits = ganq__malloc_aligned((size_t)c->vocab, sizeof *s->logits);
+    if (!s->logits)
+        return GANQ_ERR_NO_MEMORY;
+    s->device_logits = s->logits;
+    s->logit_rows = 1;
+    if (ganq__memory_is_host(s->ctx))
+        return GANQ_OK;
+    s->device_logits = NULL;
+    s->logit_rows = max_logits / c->vocab < 1 ? 1 : max_logits / c->vocab;
+    if (s->logit_rows > tokens)
+        s->logit_rows = tokens;
+    return ganq__memory_floats(s->ctx, s->logit_rows, c->vocab, &s->device_logits);
+}
+
 static ganq_status allocate(ganq_session *s, const ganq__config *c) {
     const int64_t tokens = s->capacity < GANQ__CHUNK ? s->capacity : GANQ__CHUNK;
-    const size_t count = (size_t)tokens * (size_t)c->hidden;
-    GANQ_TRY(ganq__workspace_create(c, tokens, &s->workspace));
-    s->h = ganq__malloc_aligned(count, sizeof *s->h);
-    s->normed = ganq__malloc_aligned(count, sizeof *s->normed);
-    s->logits = ganq__malloc_aligned((size_t)c->vocab, sizeof *s->logits);
+    GANQ_TRY(ganq__workspace_create(s->ctx, c, tokens, &s->workspace));
+    GANQ_TRY(ganq__memory_floats(s->ctx, tokens, c->hidden, &s->h));
+    GANQ_TRY(ganq__memory_floats(s->ctx, tokens, c->hidden, &s->normed));
+    GANQ_TRY(allocate_logits(s, c, tokens));
     s->candidates = ganq__malloc((size_t)c->vocab, sizeof *s->candidates);
     s->kv = ganq__calloc((size_t)c->layers, sizeof *s->kv);
-    if (!s->h || !s->normed || !s->logits || !s->candidates || !s->kv)
+    s->staged_inputs = ganq__calloc((size_t)(1 + tokens), sizeof *s->staged_inputs);
+    if (!s->candidates || !s->kv || !s->staged_inputs)
         return GANQ_ERR_NO_MEMORY;
-    for (int64_t i = 0; i < c->layers; i++)
-        if (ganq__kv_create(c, s->capacity, &s->kv[i]) != GANQ_OK)
-            GANQ_FAIL(GANQ_ERR_NO_MEMORY,
-                      "a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
-                      s->capacity, kv_bytes(c, s->capacity));
+    GANQ_TRY(ganq__memory_copy_of(s->ctx, s->staged_inputs,
+                                  (size_t)(1 + tokens) * sizeof *s->inputs, (void **)&s->inputs));
+    for (int64_t i = 0; i < c->layers; i++) {
+        const ganq_status status = ganq__kv_create(s->ctx, c, s->capacity, &s->kv[i]);
+        if (status != GANQ_OK) {
+            ganq__fail_prefix("a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
+                              s->capacity, kv_bytes(c, s->capacity));
+            return status;
+        }
+    }
     /* Last: it is filled at once, for nothing when there is no room for the rest. */
-    return ganq__rope_create(c, s->capacity, &s->rope);
+    return ganq__rope_create(s->ctx, c, s->capacity, &s->rope);
 }
 
 ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int64_t max_context,
@@ -64,7 +92,9 @@ ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int
     session->ctx = ganq__context_retain(ctx);
     session->model = ganq__model_retain(model);
     session->capacity = capacity;
-    ganq_status status = allocate(session, model->config);
+    ganq_status status = ganq__model_place(ctx, model, &session->placed);
+    if (status == GANQ_OK)
+        status = allocate(session, model->config);
     if (status != GANQ_OK) {
         ganq__session_free(session);
         return status;
@@ -76,29 +106,57 @@ ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int
 void ganq__session_free(ganq_session *session) {
     if (!session)
         return;
+    ganq_context *ctx = session->ctx;
+    if (session->recording)
+        ctx->model->step_forget(ctx, session->recording);
     for (int64_t i = 0; session->kv && i < session->model->config->layers; i++)
         ganq__kv_free(&session->kv[i]);
     ganq__free(session->kv);
     ganq__free(session->candidates);
+    if (session->device_logits != session->logits)
+        ganq__memory_release(ctx, session->device_logits);
     ganq__free(session->logits);
-    ganq__free(session->normed);
-    ganq__free(session->h);
+    ganq__memory_release(ctx, session->normed);
+    ganq__memory_release(ctx, session->h);
+    ganq__memory_release(ctx, session->inputs);
+    ganq__free(session->staged_inputs);
     ganq__rope_free(&session->rope);
     ganq__workspace_free(&session->workspace);
     ganq__model_release(session->model);
-    ganq__context_release(session->ctx);
+    ganq__context_release(ctx);
     ganq__free(session);
 }
 
+/* Position and token ids to where the operations read them. */
+static ganq_status send_inputs(ganq_session *s, const int32_t *ids, int64_t M, int64_t position) {
+    s->staged_inputs[0] = (int32_t)position;
+    memcpy(s->staged_inputs + 1, ids, (size_t)M * sizeof *ids);
+    return s->ctx->memory->upload(s->ctx, s->inputs, s->staged_inputs,
+                                  (size_t)(1 + M) * sizeof *s->inputs);
+}
+
 /* One piece of tokens through all blocks; their keys and values land behind `position`. */
-static ganq_status forward(ganq_session *s, const int32_t *ids, int64_t M, int64_t position) {
-    const ganq_model *model = s->model;
-    GANQ_TRY(ganq__model_embed(model, ids, M, s->h));
-    for (int64_t i = 0; i < model->config->layers; i++) {
-        const ganq__block_run run = {
-            .rope = &s->rope, .kv = &s->kv[i], .workspace = &s->workspace, .position = position};
-        GANQ_TRY(ganq__block_forward(s->ctx, model->config, &model->blocks[i], &run, M, s->h));
+static ganq_status forward(ganq_session *s, int64_t M, int64_t position, const int32_t *counter) {
+    const ganq_model *model = s->placed;
+    const ganq__config *c = model->config;
+    GANQ_TRY(s->ctx->model->embed(s->ctx, M, c->hidden, s->inputs + 1, model->embedding,
+                                  model->embedding_dtype, s->h));
+    for (int64_t i = 0; i < c->layers; i++) {
+        const ganq__block_run run = {.rope = &s->rope,
+                                     .kv = &s->kv[i],
+                                     .workspace = &s->workspace,
+                                     .position = position,
+                                     .counter = counter};
+        GANQ_TRY(ganq__block_forward(s->ctx, c, &model->blocks[i], &run, M, s->h));
     }
+    return GANQ_OK;
+}
+
+static ganq_status check_room(const ganq_session *s, int64_t count) {
+    if (count > s->capacity - s->length)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                  "%" PRId64 " tokens do not fit: the cache holds %" PRId64 " of %" PRId64, count,
+                  s->length, s->capacity);
     return GANQ_OK;
 }
 
@@ -106,19 +164,57 @@ ganq_status ganq__session_append(ganq_session *s, const int32_t *ids, int64_t co
                                  ganq__hidden_fn visit, void *user) {
     if (count < 1)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "there are no tokens to append");
-    if (count > s->capacity - s->length)
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG,
-                  "%" PRId64 " tokens do not fit: the cache holds %" PRId64 " of %" PRId64, count,
-                  s->length, s->capacity);
+    GANQ_TRY(check_room(s, count));
     GANQ_TRY(ganq__model_check_ids(s->model, ids, count));
     for (int64_t first = 0; first < count; first += s->workspace.tokens) {
         const int64_t left = count - first;
         const int64_t M = left < s->workspace.tokens ? left : s->workspace.tokens;
-        GANQ_TRY(forward(s, ids + first, M, s->length + first));
+        GANQ_TRY(send_inputs(s, ids + first, M, s->length + first));
+        GANQ_TRY(forward(s, M, s->length + first, NULL));
         if (visit)
             GANQ_TRY(visit(user, first, M, s->h));
     }
     s->length += count;
+    return GANQ_OK;
+}
+
+ganq_status ganq__session_logits(ganq_session *s, int64_t M, const float *h, float *logits) {
+    const ganq__config *c = s->model->config;
+    if (ganq__memory_is_host(s->ctx))
+        return ganq__model_logits(s->ctx, s->placed, M, h, s->normed, logits);
+    for (int64_t done = 0; done < M; done += s->logit_rows) {
+        const int64_t rows = M - done < s->logit_rows ? M - done : s->logit_rows;
+        GANQ_TRY(ganq__model_logits(s->ctx, s->placed, rows, h + done * c->hidden, s->normed,
+                                    s->device_logits));
+        GANQ_TRY(s->ctx->memory->download(s->ctx, logits + done * c->vocab, s->device_logits,
+                                          (size_t)(rows * c->vocab) * sizeof *logits));
+    }
+    return GANQ_OK;
+}
+
+/* What a step computes, from the id in `inputs` to device_logits. */
+static ganq_status compute_step(ganq_session *s) {
+    GANQ_TRY(forward(s, 1, s->length, s->inputs));
+    return ganq__model_logits(s->ctx, s->placed, 1, s->h, s->normed, s->device_logits);
+}
+
+ganq_status ganq__session_step(ganq_session *s, int32_t id) {
+    const ganq__model_ops *ops = s->ctx->model;
+    int replayed = 0;
+    GANQ_TRY(check_room(s, 1));
+    GANQ_TRY(ganq__model_check_ids(s->model, &id, 1));
+    GANQ_TRY(send_inputs(s, &id, 1, s->length));
+    if (ops->step_begin)
+        GANQ_TRY(ops->step_begin(s->ctx, &s->recording, s->length, &replayed));
+    if (!replayed) {
+        const ganq_status status = compute_step(s);
+        GANQ_TRY(ops->step_begin ? ops->step_end(s->ctx, &s->recording, status) : status);
+    }
+    if (s->device_logits != s->logits)
+        GANQ_TRY(s->ctx->memory->download(s->ctx, s->logits, s->device_logits,
+                                          (size_t)s->model->config->vocab * sizeof *s->logits));
+    s->length++;
+    s->has_logits = 1;
     return GANQ_OK;
 }
 
@@ -133,16 +229,17 @@ static ganq_status piece_logits(void *user, int64_t first, int64_t M, const floa
     ganq_session *s = job->session;
     const ganq__config *c = s->model->config;
     if (job->logits)
-        return ganq__model_logits(s->ctx, s->model, M, h, s->normed,
-                                  job->logits + first * c->vocab);
+        return ganq__session_logits(s, M, h, job->logits + first * c->vocab);
     if (first + M < job->count)
         return GANQ_OK;
-    return ganq__model_logits(s->ctx, s->model, 1, h + (M - 1) * c->hidden, s->normed, s->logits);
+    return ganq__session_logits(s, 1, h + (M - 1) * c->hidden, s->logits);
 }
 
 ganq_status ganq__session_prefill(ganq_session *session, const int32_t *ids, int64_t count,
                                   float *logits) {
     prefill_job job = {session, count, logits};
+    if (count == 1 && !logits)
+        return ganq__session_step(session, *ids);
     GANQ_TRY(ganq__session_append(session, ids, count, piece_logits, &job));
     const int64_t vocab = session->model->config->vocab;
     if (logits)
@@ -203,7 +300,7 @@ ganq_status ganq__session_generate(ganq_session *session, const ganq_generate_op
         stopped = callback ? callback(id, user) : 0;
         count++;
         /* also the last one: the session holds all that was handed out */
-        GANQ_TRY(ganq__session_prefill(session, &id, 1, NULL));
+        GANQ_TRY(ganq__session_step(session, id));
     }
     if (generated)
         *generated = count;

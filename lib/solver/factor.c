@@ -6,8 +6,10 @@
 
 #include "dense_ops.h"
 #include "internal.h"
+#include "solver_device.h"
 
 enum { BLOCK = 64, ROWS = 64, STRIP = 8 };
+enum { DEVICE_LEAST = 512 }; /* columns from which a device is worth the way there */
 
 typedef struct block_column {
     const ganq__solver_ops *ops;
@@ -76,6 +78,13 @@ ganq_status ganq__cholesky(ganq_context *ctx, const ganq__solver_ops *ops, int64
                            int64_t lda, double progress, int *definite) {
     ganq_status status = GANQ_OK;
     double *strips = NULL, *upper = NULL;
+    if (ctx->solver_device && ctx->solver_device->cholesky && n >= DEVICE_LEAST) {
+        status = ctx->solver_device->cholesky(ctx, n, a, lda, definite);
+        if (status != GANQ_ERR_UNSUPPORTED)
+            return status;
+        ganq__log(ctx, GANQ_LOG_WARNING, "the Hessian is factored on the CPU: %s", ganq_last_error());
+        status = GANQ_OK;
+    }
     GANQ_ALLOC_GOTO(free_all, strips, (size_t)(BLOCK * (n + 1)));
     GANQ_ALLOC_GOTO(free_all, upper, BLOCK * BLOCK);
     *definite = 1;

@@ -56,32 +56,65 @@ static void settle_rows(ganq__result *result, ganq__batch *batch, int64_t first,
     ganq__problem *problem = result->problem;
     const int64_t ld = problem->ld;
     const int levels = problem->levels;
+    ganq__frame frames[GANQ__DEVICE_BATCH];
     for (int64_t i = 0; i < rows; i++) {
         double values[GANQ__LEVELS];
         const float *lut = result->lut + (first + i) * levels;
-        const ganq__frame frame = ganq__row_frame(problem, first + i);
-        ganq__row_values(problem, first + i, &frame, problem->columns, batch->w + i * ld);
+        frames[i] = ganq__row_frame(problem, first + i);
+        ganq__row_values(problem, first + i, &frames[i], problem->columns, batch->w + i * ld);
         for (int s = 0; s < levels; s++)
-            values[s] = lut[s] * frame.scale;
+            values[s] = lut[s] * frames[i].scale;
         ganq__table_set(&batch->tables[i], levels, values, NULL);
         for (int64_t k = 0; k < problem->live; k++)
             batch->codes[i * ld + k] =
                 result->codes[(first + i) * problem->K + problem->columns[k]];
     }
-    ganq__settle(problem, batch, rows, 8, worker);
+    if (problem->device)
+        ganq__device_settle(problem, batch, frames, first, rows, 8);
+    else
+        ganq__settle(problem, batch, rows, 8, worker);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < problem->live; k++)
             result->codes[(first + i) * problem->K + problem->columns[k]] =
                 batch->codes[i * ld + k];
 }
 
+/* Whether round-to-nearest, with the residuals in batch->exact, may serve one of the rows better
+ * than what it has: decided in float32 through the factor, e (H + D) e^T = |e L|^2, which costs a
+ * quarter of a measurement; what is near is measured. */
+static int rtn_may_win(const ganq__result *result, ganq__batch *batch, int64_t first,
+                       int64_t rows) {
+    const ganq__problem *problem = result->problem;
+    const ganq__factor *factor = &problem->factors[problem->exact_factor];
+    const int64_t ld = batch->ld;
+    for (int64_t i = 0; i < rows; i++) {
+        const ganq__frame frame = ganq__row_frame(problem, first + i);
+        for (int64_t k = 0; k < problem->live; k++)
+            batch->e[i * ld + k] = (float)(batch->exact[i * ld + k] * frame.scale);
+    }
+    problem->ops->product(&factor->lower, rows, batch->e, batch->g, batch->scratch);
+    for (int64_t i = 0; i < rows; i++) {
+        const ganq__frame frame = ganq__row_frame(problem, first + i);
+        double damped = 0, offset = 0;
+        for (int64_t k = 0; k < problem->live; k++) {
+            const double r = batch->g[i * ld + k], e = batch->e[i * ld + k];
+            damped += r * r;
+            offset += factor->offset[k] * e * e;
+        }
+        if (damped - offset - 1e-4 * damped <
+            1.01 * result->errors[first + i] * frame.scale * frame.scale)
+            return 1;
+    }
+    return 0;
+}
+
 /* Puts round-to-nearest in place of rows that it serves better. */
 static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t first,
                              int64_t rows) {
-    const ganq__problem *problem = result->problem;
+    ganq__problem *problem = result->problem;
     const int levels = problem->levels;
     const int64_t K = problem->K;
-    float luts[GANQ__BATCH][GANQ__LEVELS];
+    float luts[GANQ__DEVICE_BATCH][GANQ__LEVELS];
     for (int64_t i = 0; i < rows; i++) {
         const float *w = problem->w + (first + i) * K;
         ganq__uniform_table(levels, K, w, luts[i]);
@@ -93,6 +126,8 @@ static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t f
                 (double)x - (double)luts[i][nearest_entry(luts[i], levels, x)];
         }
     }
+    if (!problem->diagonal && !problem->device && !rtn_may_win(result, batch, first, rows))
+        return;
     ganq__measure(problem, batch, rows);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t n = first + i;
@@ -109,17 +144,18 @@ static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t f
 static void finish_tile(void *user, int64_t item, int worker) {
     ganq__result *result = user;
     ganq__problem *problem = result->problem;
-    const int64_t K = problem->K, ld = problem->ld, first = item * GANQ__BATCH;
-    const int64_t rows = problem->N - first < GANQ__BATCH ? problem->N - first : GANQ__BATCH;
-    const int levels = problem->levels, recipe = result->plan->recipe;
+    const int64_t K = problem->K, ld = problem->ld;
+    const int64_t most = result->batches[worker].capacity, first = item * most;
+    const int64_t rows = problem->N - first < most ? problem->N - first : most;
+    const int levels = problem->levels;
     ganq__batch *batch = &result->batches[worker];
     if (ganq__problem_pause(problem, worker))
         return;
     for (int64_t i = 0; i < rows * levels; i++)
         result->lut[first * levels + i] =
             stored(result->lut[first * levels + i], result->lut_dtype);
-    const int ours = recipe != GANQ_RECIPE_RTN && recipe != GANQ_RECIPE_PAPER;
-    if (ours && !problem->diagonal)
+    const int ours = result->plan->rounds > 0;
+    if (result->plan->settles && !problem->diagonal)
         settle_rows(result, batch, first, rows, worker);
     for (int64_t i = 0; i < rows; i++)
         residuals(result, first + i, batch->exact + i * ld);
@@ -140,6 +176,6 @@ ganq_status ganq__finish(ganq__result *result) {
     for (int64_t n = 0; n < problem->N; n++)
         if (!f16_holds(result->lut + n * problem->levels, problem->levels))
             result->lut_dtype = GANQ_DTYPE_F32;
-    return ganq__run_tiles(result, (problem->N + GANQ__BATCH - 1) / GANQ__BATCH, finish_tile,
-                           result, 0.95, 1);
+    const int64_t rows = result->batches[0].capacity;
+    return ganq__run_tiles(result, (problem->N + rows - 1) / rows, finish_tile, result, 0.95, 1);
 }

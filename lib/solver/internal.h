@@ -20,7 +20,8 @@
 #include "solver_ops.h"
 
 enum { GANQ__FACTORS_MAX = 4, GANQ__STARTS_MAX = 4, GANQ__OFFSPRING_MAX = 6 };
-enum { GANQ__BATCH = 96 }; /* trials that go through the kernels together */
+enum { GANQ__BATCH = 96 };          /* trials that go through the kernels together   */
+enum { GANQ__DEVICE_BATCH = 1024 }; /* rows that are finished together on a device    */
 
 /* ---- options.c: a recipe's effort, a function of K and bits alone ---- */
 
@@ -57,6 +58,7 @@ typedef struct ganq__plan {
     int finalists;   /* best of those that coordinate descent refines, the first path besides */
     int rounds;      /* of [tables, sweeps], at most; a row stops when nothing changes      */
     int sweeps;      /* per round, at most                                                  */
+    int settles;     /* codes descend once more for the rounded table                       */
     int generations; /* of the search around the best solution                              */
     int offspring;   /* changed copies of it per generation                                 */
     double outlier_ratio;
@@ -96,6 +98,7 @@ typedef struct ganq__problem {
     int exact_factor; /* the ordered factor with the least offset: its gram, less the offset, is the
                          table step's */
     int offset_added; /* the paper's diagonal offset was needed                        */
+    void *device; /* NULL: the CPU's kernels do the work; see device.c                   */
     /* progress */
     atomic_int canceled;
     atomic_llong tiles_done;
@@ -115,7 +118,7 @@ int ganq__problem_pause(ganq__problem *problem, int worker);
 
 /* ---- start.c: start tables ---- */
 
-/* values, weights [count]; table ascending, [levels]. scratch [2 count]. */
+/* values, weights [count]; table ascending, [levels]. scratch [4 count]. */
 void ganq__start_table(const ganq__start *start, int levels, int64_t count, const float *values,
                        const double *weights, double *scratch, double *table);
 /* numpy.quantile: linear interpolation in sorted values. */
@@ -170,6 +173,7 @@ typedef struct ganq__batch {
     uint8_t *codes;   /* [capacity, ld]                     */
     ganq__trial_table *tables;
     float *gram, *slope; /* [capacity, 16, 16], [capacity, 16] */
+    void *scratch;       /* of the operations */
     double *energy, *change;
     int64_t *moves;
 } ganq__batch;
@@ -213,7 +217,7 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
                    const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
                    int64_t count, int worker);
 /* batch->energy = e H e^T, in float64, for the e [count, live] in batch->exact and the scaled H. */
-void ganq__measure(const ganq__problem *problem, ganq__batch *batch, int64_t count);
+void ganq__measure(ganq__problem *problem, ganq__batch *batch, int64_t count);
 /* With batch->w, tables and codes set: sweeps until one changes no code. Fills e and g. */
 void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
                   int worker);
@@ -244,6 +248,24 @@ void ganq__mark_extremes(int64_t count, const float *x, const double *weights, d
 double ganq__choose_outliers(const ganq__problem *problem, ganq__batch *batch, int64_t i,
                              int64_t count);
 
+/* ---- device.c: the same on a device that has memory of its own ---- */
+
+/* Sets problem->device where the context's device has a solver. */
+ganq_status ganq__device_open(ganq__problem *problem);
+void ganq__device_close(ganq__problem *problem);
+/* Trials per call, at most. */
+int64_t ganq__device_capacity(const ganq__problem *problem);
+/* As ganq__alternate, ganq__descend with ganq__measure_trials, ganq__settle (batch: tables, codes of rows first_row ..),
+ * ganq__measure (batch: exact). A failure ends the problem with its status. */
+void ganq__device_alternate(ganq__problem *problem, const ganq__plan *plan,
+                            const ganq__frame *frames, int64_t first_row, ganq__trial **trials,
+                            int64_t count, int from, int to);
+void ganq__device_descend(ganq__problem *problem, const ganq__plan *plan, const ganq__frame *frames,
+                          int64_t first_row, ganq__trial **trials, int64_t count);
+void ganq__device_settle(ganq__problem *problem, ganq__batch *batch, const ganq__frame *frames,
+                         int64_t first_row, int64_t count, int sweeps);
+void ganq__device_energy(ganq__problem *problem, ganq__batch *batch, int64_t count);
+
 /* ---- solve.c, tiles.c, paper.c, rtn.c, finish.c: the layer ---- */
 
 /* What a layer's rows leave behind; every array is indexed by row. */
@@ -255,13 +277,15 @@ typedef struct ganq__result {
     float *lut;     /* [N,levels]; not rounded before finish.c       */
     int slots;
     double *trace;          /* [N,slots] errors in units of W and H          */
+    const float *row_weights; /* [N] of the layer's sums; NULL: 1 */
     double *errors, *norms; /* of the scaled H                             */
     ganq__batch *batches;   /* [threads]                                     */
 } ganq__result;
 
 /* Rows per tile; nothing of a row depends on it. */
 int64_t ganq__tile_rows(int64_t K);
-/* fn over tiles 0 .. tiles-1, progress from .. to of the layer. */
+/* fn over tiles 0 .. tiles-1, progress from .. to of the layer: in parallel, or one after the other where a device does
+ * the work of each. */
 ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
                             double from, double to);
 /* A worker ran out of memory: all stop. */
@@ -273,7 +297,10 @@ ganq__frame ganq__row_frame(const ganq__problem *problem, int64_t row);
 /* The value that is added to the nearest entry (*code) for column k of row n to be exact, as it is
  * stored. */
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code);
-/* Nearest entries for a whole row, by column of W. */
+/* How much the row counts in sums over the layer. */
+double ganq__row_weight(const ganq__result *result, int64_t row);
+/* Nearest entries for the dead columns of a row, and for all of it, by column of W. */
+void ganq__dead_codes(const ganq__problem *problem, int64_t row, const float *lut, uint8_t *codes);
 void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,
                          uint8_t *codes);
 /* The table of row `row` in units of W. */

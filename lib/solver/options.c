@@ -65,6 +65,12 @@ static void plan_ours(ganq__plan *plan, int64_t K) {
     plan->kept = plan->finalists = 1;
     plan->rounds = 8;
     plan->sweeps = 4;
+    plan->settles = 1;
+    if (K > 2048) { /* what is left out is worth 2% of E, and half of the time */
+        plan->probe = plan->alternations = fast ? 3 : 8;
+        plan->rounds = fast ? 1 : 4;
+        plan->settles = !fast;
+    }
     if (fast)
         return;
     if (K <= 1024) {
@@ -83,6 +89,9 @@ static void plan_ours(ganq__plan *plan, int64_t K) {
         plan->probe = 3;
         plan->kept = 2;
         plan->finalists = 2;
+    } else {
+        add_start(plan, GANQ__START_PIECEWISE, 0);
+        plan->probe = 2;
     }
     if (best) {
         plan->offspring = 6;

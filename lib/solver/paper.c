@@ -23,6 +23,8 @@ typedef struct paper_state {
     ganq__trial_table *found;  /* [N] of this iteration                 */
     uint8_t *codes;            /* [N, ld] of this iteration, natural order of live columns */
     double *traces;            /* [N, slots]                            */
+    ganq__trial *trials;       /* [workers, batch] of the rows at hand  */
+    ganq__trial **list;
 } paper_state;
 
 /* Median and IQR of count values; the values are replaced by what they are in that frame. scratch
@@ -86,9 +88,9 @@ static void alternate_rows(void *user, int64_t item, int worker) {
     paper_state *state = user;
     const ganq__result *result = state->result;
     ganq__problem *problem = result->problem;
-    const int64_t first = item * GANQ__BATCH;
-    const int64_t rows = problem->N - first < GANQ__BATCH ? problem->N - first : GANQ__BATCH;
-    ganq__trial trials[GANQ__BATCH], *list[GANQ__BATCH];
+    const int64_t most = result->batches[worker].capacity, first = item * most;
+    const int64_t rows = problem->N - first < most ? problem->N - first : most;
+    ganq__trial *trials = state->trials + worker * most, **list = state->list + worker * most;
     for (int64_t i = 0; i < rows; i++) {
         trials[i] = (ganq__trial){.row = first + i,
                                   .table = state->tables[first + i],
@@ -115,7 +117,7 @@ static double layer_error(const paper_state *state, int slot) {
         const double scale = state->frames[n].scale;
         const double error = state->traces[n * result->slots + slot] / (scale * scale);
         result->trace[n * result->slots + slot] = error * result->problem->scale;
-        sum += error;
+        sum += ganq__row_weight(result, n) * error;
     }
     return sum;
 }
@@ -126,8 +128,7 @@ static void store_rows(const paper_state *state) {
     for (int64_t n = 0; n < problem->N; n++) {
         uint8_t *codes = result->codes + n * problem->K;
         ganq__store_table(result, n, &state->found[n], &state->frames[n]);
-        ganq__nearest_codes(problem, n, result->lut + n * problem->levels,
-                            codes); /* dead columns */
+        ganq__dead_codes(problem, n, result->lut + n * problem->levels, codes);
         for (int64_t k = 0; k < problem->live; k++)
             codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
     }
@@ -146,10 +147,14 @@ ganq_status ganq__solve_paper(ganq__result *result) {
     GANQ_CALLOC_GOTO(free_all, state.traces, (size_t)(N * result->slots));
     GANQ_TRY_GOTO(free_all, ganq__run_tiles(result, (N + per_tile - 1) / per_tile, start_rows,
                                             &state, 0.05, 0.1));
+    const int64_t rows = result->batches[0].capacity;
+    const int64_t workers = problem->device ? 1 : ganq__pool_threads(problem->ctx->pool);
+    GANQ_ALLOC_GOTO(free_all, state.trials, (size_t)(workers * rows));
+    GANQ_ALLOC_GOTO(free_all, state.list, (size_t)(workers * rows));
     double best = INFINITY;
     for (state.iteration = 0; state.iteration < iterations; state.iteration++) {
         GANQ_TRY_GOTO(free_all,
-                      ganq__run_tiles(result, (N + GANQ__BATCH - 1) / GANQ__BATCH, alternate_rows,
+                      ganq__run_tiles(result, (N + rows - 1) / rows, alternate_rows,
                                       &state, 0.1 + 0.85 * state.iteration / iterations,
                                       0.1 + 0.85 * (state.iteration + 1) / iterations));
         layer_error(&state, ganq__slot_assign(state.iteration));
@@ -165,5 +170,7 @@ free_all:
     ganq__free(state.found);
     ganq__free(state.codes);
     ganq__free(state.traces);
+    ganq__free(state.trials);
+    ganq__free(state.list);
     return status;
 }

@@ -67,7 +67,7 @@ static ganq_status rank_columns(ganq__problem *problem, const float *h) {
         problem->columns[k] = ranked[k].column;
     ganq__free(ranked);
     problem->live = live;
-    problem->ld = (live + GANQ__PANEL - 1) / GANQ__PANEL * GANQ__PANEL;
+    problem->ld = ganq__panel_ld(live);
     problem->scale = live > 0 ? ldexp(1, ilogb(sum / (double)live)) : 1;
     return GANQ_OK;
 }
@@ -95,23 +95,44 @@ static ganq_status build_diagonal(ganq__problem *problem, const float *h) {
     return GANQ_OK;
 }
 
+enum { FILL_ROWS = 64 };
+
 typedef struct hessian_source {
     const ganq__problem *problem;
-    const ganq__factor *factor;
+    ganq__factor *factor;
     const float *h;
     double *lower;
 } hessian_source;
 
-static void fill_panel(void *user, int64_t p, int worker) {
+/* Row u of the scaled H, as it is in h, across the panels. */
+static void fill_rows(void *user, int64_t item, int worker) {
     const hessian_source *source = user;
     const ganq__problem *problem = source->problem;
-    float *panel = problem->hessian.data + ganq__panel_origin(&problem->hessian, p);
+    const float unit = (float)(1 / problem->scale);
     (void)worker;
-    for (int64_t u = 0; u < problem->live; u++)
-        for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j < problem->live; j++)
-            panel[GANQ__PANEL * u + j % GANQ__PANEL] =
-                (float)entry(source->h, problem->K, 1 / problem->scale, problem->columns[u],
-                             problem->columns[j]);
+    for (int64_t u = FILL_ROWS * item; u < FILL_ROWS * (item + 1) && u < problem->live; u++) {
+        const float *row = source->h ? source->h + problem->columns[u] * problem->K : NULL;
+        for (int64_t j = 0; j < problem->live; j++)
+            problem->hessian.data[ganq__panel_origin(&problem->hessian, j / GANQ__PANEL) +
+                                  GANQ__PANEL * u + j % GANQ__PANEL] =
+                row ? row[problem->columns[j]] * unit : (float)(j == u);
+    }
+}
+
+/* Averages the two halves of what may not be quite symmetric, square by square of 16 x 16. */
+static void average_panel(void *user, int64_t p, int worker) {
+    const hessian_source *source = user;
+    const ganq__panels *m = &source->problem->hessian;
+    (void)worker;
+    for (int64_t q = 0; q <= p; q++) {
+        float *a = m->data + ganq__panel_origin(m, p) + GANQ__PANEL * GANQ__PANEL * q;
+        float *b = m->data + ganq__panel_origin(m, q) + GANQ__PANEL * GANQ__PANEL * p;
+        for (int i = 0; i < GANQ__PANEL; i++)
+            for (int j = 0; j < GANQ__PANEL; j++) {
+                const double sum = (double)a[GANQ__PANEL * i + j] + (double)b[GANQ__PANEL * j + i];
+                a[GANQ__PANEL * i + j] = b[GANQ__PANEL * j + i] = (float)(0.5 * sum);
+            }
+    }
 }
 
 static ganq_status build_hessian(ganq__problem *problem, const float *h) {
@@ -122,7 +143,10 @@ static ganq_status build_hessian(ganq__problem *problem, const float *h) {
         return GANQ_ERR_NO_MEMORY;
     memset(problem->hessian.data, 0, (size_t)size * sizeof(float));
     hessian_source source = {.problem = problem, .h = h};
-    ganq__parallel_for(problem->ctx->pool, problem->ld / GANQ__PANEL, fill_panel, &source);
+    ganq__parallel_for(problem->ctx->pool, (problem->live + FILL_ROWS - 1) / FILL_ROWS, fill_rows,
+                       &source);
+    ganq__parallel_for(problem->ctx->pool, (problem->live + GANQ__PANEL - 1) / GANQ__PANEL,
+                       average_panel, &source);
     return GANQ_OK;
 }
 
@@ -149,8 +173,6 @@ static ganq_status order_columns(const ganq__problem *problem, ganq__factor *fac
     return GANQ_OK;
 }
 
-enum { FILL_ROWS = 64 };
-
 /* Rows of the lower triangle of H + diag(offset) in the factor's order. */
 static void fill_lower(void *user, int64_t item, int worker) {
     const hessian_source *source = user;
@@ -159,11 +181,26 @@ static void fill_lower(void *user, int64_t item, int worker) {
     (void)worker;
     for (int64_t i = FILL_ROWS * item; i < FILL_ROWS * (item + 1) && i < problem->live; i++) {
         double *row = source->lower + i * problem->ld;
-        for (int64_t j = 0; j <= i; j++)
-            row[j] = entry(source->h, problem->K, 1 / problem->scale, factor->columns[i],
-                           factor->columns[j]);
+        const ganq__panels *m = &problem->hessian;
+        const int64_t u = factor->live_index[i];
+        for (int64_t j = 0; j <= i; j++) {
+            const int64_t k = factor->live_index[j];
+            row[j] = m->data[ganq__panel_origin(m, k / GANQ__PANEL) + GANQ__PANEL * u +
+                             k % GANQ__PANEL];
+        }
         row[i] += factor->offset[i];
     }
+}
+
+/* Panel p of L in float32. */
+static void store_panel(void *user, int64_t p, int worker) {
+    const hessian_source *source = user;
+    ganq__panels *m = &source->factor->lower;
+    float *panel = m->data + ganq__panel_origin(m, p);
+    (void)worker;
+    for (int64_t u = GANQ__PANEL * p; u < m->K; u++)
+        for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j <= u; j++)
+            panel[GANQ__PANEL * u + j % GANQ__PANEL] = (float)source->lower[u * m->ld + j];
 }
 
 /* Whether the plain H, dead columns included, can be factored in float32; *result 1: it cannot. */
@@ -236,19 +273,15 @@ static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, co
                 factor->offset[k] += (grown - factor->damping) * mean;
             factor->damping = grown;
         }
-        hessian_source source = {problem, factor, h, a};
+        hessian_source source = {.problem = problem, .factor = factor, .lower = a};
         ganq__parallel_for(problem->ctx->pool, (live + FILL_ROWS - 1) / FILL_ROWS, fill_lower,
                            &source);
         status = ganq__cholesky(problem->ctx, problem->ops, live, a, ld, progress, &definite);
     }
     if (status == GANQ_OK && definite) {
         memset(factor->lower.data, 0, (size_t)size * sizeof(float));
-        for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
-            float *panel = factor->lower.data + ganq__panel_origin(&factor->lower, p);
-            for (int64_t u = GANQ__PANEL * p; u < live; u++)
-                for (int64_t j = GANQ__PANEL * p; j < GANQ__PANEL * (p + 1) && j <= u; j++)
-                    panel[GANQ__PANEL * u + j % GANQ__PANEL] = (float)a[u * ld + j];
-        }
+        hessian_source source = {.problem = problem, .factor = factor, .lower = a};
+        ganq__parallel_for(problem->ctx->pool, ld / GANQ__PANEL, store_panel, &source);
         int64_t bare = 0; /* columns that the ones before them explain to 99% */
         for (int64_t k = 0; k < live; k++) {
             const double pivot = a[k * ld + k];

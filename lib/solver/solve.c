@@ -8,9 +8,9 @@
 #include "internal.h"
 
 /* Small layers need several tiles to keep the threads busy; at large K a factor that is read from
- * memory should serve many rows. */
+ * memory should serve as many rows as go through the kernels together. */
 int64_t ganq__tile_rows(int64_t K) {
-    return K <= 768 ? 16 : 64;
+    return K <= 768 ? 16 : GANQ__BATCH;
 }
 
 int ganq__problem_pause(ganq__problem *problem, int worker) {
@@ -51,15 +51,24 @@ uint64_t ganq__row_hash(const ganq__problem *problem, int64_t row) {
     return hash * 0x9e3779b97f4a7c15u;
 }
 
+static uint8_t nearest_code(int levels, const float *lut, float x) {
+    int best = 0;
+    for (int s = 1; s < levels; s++)
+        if (fabsf(x - lut[s]) < fabsf(x - lut[best]))
+            best = s;
+    return (uint8_t)best;
+}
+
 void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,
                          uint8_t *codes) {
-    const float *w = problem->w + row * problem->K;
-    for (int64_t k = 0; k < problem->K; k++) {
-        int best = 0;
-        for (int s = 1; s < problem->levels; s++)
-            if (fabsf(w[k] - lut[s]) < fabsf(w[k] - lut[best]))
-                best = s;
-        codes[k] = (uint8_t)best;
+    for (int64_t k = 0; k < problem->K; k++)
+        codes[k] = nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
+}
+
+void ganq__dead_codes(const ganq__problem *problem, int64_t row, const float *lut, uint8_t *codes) {
+    for (int64_t i = 0; i < problem->K - problem->live; i++) {
+        const int64_t k = problem->dead[i];
+        codes[k] = nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
     }
 }
 
@@ -82,6 +91,32 @@ static ganq_status check_weights(int64_t N, int64_t K, const float *w) {
     return GANQ_OK;
 }
 
+double ganq__row_weight(const ganq__result *result, int64_t row) {
+    return result->row_weights ? (double)result->row_weights[row] : 1;
+}
+
+/* *out: NULL where none are given. */
+static ganq_status read_row_weights(const ganq_matrix *given, int64_t N, float **out) {
+    ganq_matrix m;
+    if (!given)
+        return GANQ_OK;
+    GANQ_TRY(ganq__matrix_read(&m, given, GANQ__DTYPES_FLOAT, 1, N, "row_weights"));
+    float *weights = ganq__malloc((size_t)N, sizeof *weights);
+    if (!weights)
+        return GANQ_ERR_NO_MEMORY;
+    ganq__to_f32(weights, m.data, m.dtype, N);
+    for (int64_t n = 0; n < N; n++)
+        if (!(weights[n] >= 0) || isinf(weights[n])) {
+            const double found = weights[n];
+            ganq__free(weights);
+            GANQ_FAIL(GANQ_ERR_INVALID_ARG,
+                      "row_weights: row %lld is %g; finite numbers from 0 on are possible",
+                      (long long)n, found);
+        }
+    *out = weights;
+    return GANQ_OK;
+}
+
 /* F16 where no difference of two weights can overflow it. */
 static int32_t outlier_dtype(int64_t count, const float *w) {
     float largest = 0;
@@ -97,7 +132,10 @@ ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn f
     problem->tiles = tiles;
     problem->progress_from = from;
     problem->progress_to = to;
-    ganq__parallel_for(problem->ctx->pool, tiles, fn, user);
+    for (int64_t i = 0; i < tiles && problem->device; i++)
+        fn(user, i, 0);
+    if (!problem->device)
+        ganq__parallel_for(problem->ctx->pool, tiles, fn, user);
     /* The message of a worker stays in its thread. */
     if (atomic_load(&problem->failed))
         GANQ_FAIL(GANQ_ERR_NO_MEMORY,
@@ -134,7 +172,8 @@ static ganq_status write_steps(const ganq__result *result, ganq__solution *out) 
             step.iteration = (descent + 1) / 2;
         }
         for (int64_t n = 0; n < N; n++)
-            step.error += result->trace[n * result->slots + s];
+            step.error +=
+                ganq__row_weight(result, n) * result->trace[n * result->slots + s];
         out->steps[count++] = step;
     }
     out->steps[count++] = (ganq_step){GANQ_STEP_ROUND, 0, out->error};
@@ -183,16 +222,20 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     ganq__solver_plan(&plan, &o, K);
 
     ganq__problem problem = {0};
+    float *row_weights = NULL;
     ganq__solution solution = {.bits = o.bits, .N = N, .K = K, .recipe = o.recipe};
     ganq__result result = {.problem = &problem, .plan = &plan, .slots = ganq__slot_count(&plan)};
-    const int threads = ganq__pool_threads(ctx->pool);
+    int batches = ganq__pool_threads(ctx->pool);
     ganq_status status;
+    GANQ_TRY_GOTO(close, read_row_weights(o.row_weights, N, &row_weights));
+    result.row_weights = row_weights;
     GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, h, o.bits, &plan));
     const int no_effect = problem.live == 0;
     if (no_effect) { /* nothing in H: the weights alone decide */
         ganq__problem_close(&problem);
         GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, NULL, o.bits, &plan));
     }
+    GANQ_TRY_GOTO(close, ganq__device_open(&problem));
     result.lut_dtype = o.lut_dtype;
     result.outlier_dtype = outlier_dtype(N * K, w);
     GANQ_ALLOC_GOTO(close, solution.codes, (size_t)(N * K));
@@ -200,11 +243,14 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     GANQ_CALLOC_GOTO(close, result.trace, (size_t)(N * result.slots));
     GANQ_ALLOC_GOTO(close, result.errors, (size_t)N);
     GANQ_ALLOC_GOTO(close, result.norms, (size_t)N);
-    GANQ_CALLOC_GOTO(close, result.batches, (size_t)threads);
+    if (problem.device)
+        batches = 1;
+    GANQ_CALLOC_GOTO(close, result.batches, (size_t)batches);
     result.codes = solution.codes;
     result.lut = solution.lut;
-    for (int i = 0; i < threads; i++)
-        GANQ_TRY_GOTO(close, ganq__batch_create(&problem, GANQ__BATCH, &result.batches[i]));
+    for (int i = 0; i < batches; i++)
+        GANQ_TRY_GOTO(close, ganq__batch_create(&problem, problem.device ? GANQ__DEVICE_BATCH : GANQ__BATCH,
+                                                &result.batches[i]));
 
     if (o.recipe == GANQ_RECIPE_PAPER)
         GANQ_TRY_GOTO(close, ganq__solve_paper(&result));
@@ -217,8 +263,9 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     if (o.outlier_ratio > 0)
         GANQ_TRY_GOTO(close, ganq__collect_outliers(&result, &solution));
     for (int64_t n = 0; n < N && !no_effect; n++) {
-        solution.error += problem.scale * result.errors[n];
-        solution.norm += problem.scale * result.norms[n];
+        const double weight = problem.scale * ganq__row_weight(&result, n);
+        solution.error += weight * result.errors[n];
+        solution.norm += weight * result.norms[n];
     }
     solution.damping = problem.factor_count > 0 ? problem.factors[0].damping : 0;
     write_note(&problem, &plan, &solution);
@@ -227,12 +274,14 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     *out = solution;
     memset(&solution, 0, sizeof solution);
 close:
-    for (int i = 0; result.batches && i < threads; i++)
+    for (int i = 0; result.batches && i < batches; i++)
         ganq__batch_free(&result.batches[i]);
+    ganq__device_close(&problem);
     ganq__free(result.batches);
     ganq__free(result.trace);
     ganq__free(result.errors);
     ganq__free(result.norms);
+    ganq__free(row_weights);
     ganq__problem_close(&problem);
     ganq__solution_free(&solution);
     return status;

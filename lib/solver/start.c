@@ -132,16 +132,42 @@ static void kmeans(int levels, int n, const double *points, const double *weight
 /* Sorts (value, weight) pairs by value and merges them to at most POINTS_MAX of about equal count;
  * equal values always share a point. Returns the number of points. pairs [count]. */
 typedef struct weighted_value {
-    double value, weight;
+    float value;
+    double weight;
 } weighted_value;
-static int compare_weighted(const void *a, const void *b) {
-    const weighted_value *x = a, *y = b;
-    if (x->value != y->value)
-        return x->value > y->value ? 1 : -1;
-    return (x->weight > y->weight) - (x->weight < y->weight);
+
+/* Ascending by value, by radix in four passes of 8 bits: equal values keep their order. A float's
+ * bits, all of them turned over if it is negative and the sign alone if not, sort as the float. */
+static void sort_values(int64_t count, weighted_value *pairs, weighted_value *other) {
+    enum { BITS = 8, BUCKETS = 1 << BITS };
+    weighted_value *from = pairs, *to = other;
+    for (int pass = 0; pass < 4; pass++) {
+        int32_t place[BUCKETS] = {0}, at = 0;
+        for (int turn = 0; turn < 2; turn++) {
+            for (int64_t i = 0; i < count; i++) {
+                uint32_t bits;
+                memcpy(&bits, &from[i].value, sizeof bits);
+                bits ^= bits >> 31 ? UINT32_MAX : 1u << 31;
+                int32_t *bucket = &place[bits >> (BITS * pass) & (BUCKETS - 1)];
+                if (turn == 0)
+                    ++*bucket;
+                else
+                    to[(*bucket)++] = from[i];
+            }
+            for (int b = 0; b < BUCKETS && turn == 0; b++) {
+                const int32_t size = place[b];
+                place[b] = at;
+                at += size;
+            }
+        }
+        weighted_value *swap = from;
+        from = to;
+        to = swap;
+    }
 }
+
 static int merge_points(weighted_value *pairs, int64_t count, double *points, double *weights) {
-    qsort(pairs, (size_t)count, sizeof *pairs, compare_weighted);
+    sort_values(count, pairs, pairs + count);
     int64_t distinct = 0;
     for (int64_t i = 0; i < count; i++) {
         if (distinct > 0 && pairs[distinct - 1].value == pairs[i].value)
@@ -155,9 +181,9 @@ static int merge_points(weighted_value *pairs, int64_t count, double *points, do
         double weight = 0, first = 0;
         for (int64_t i = from; i < to; i++) {
             weight += pairs[i].weight;
-            first += pairs[i].weight * pairs[i].value;
+            first += pairs[i].weight * (double)pairs[i].value;
         }
-        points[p] = to - from == 1 ? pairs[from].value : first / weight;
+        points[p] = to - from == 1 ? (double)pairs[from].value : first / weight;
         weights[p] = weight;
     }
     return n;

@@ -12,13 +12,15 @@ typedef struct tile {
     ganq__batch *batch;
     int worker;
     int64_t first_row, rows, paths;
+    int64_t capacity; /* trials that a phase takes at once              */
+    int lanes;        /* workers that prepare rows: 1, all on a device  */
     ganq__frame *frames; /* [rows]                                        */
     ganq__trial *trials; /* [rows, paths], each row's best first          */
     ganq__trial **list;  /* [rows * paths]                                */
     uint8_t *codes;      /* [rows * paths, ld]                            */
     double *traces;      /* [rows * paths, slots]                         */
-    float *values;       /* [K]                                           */
-    double *weights, *scratch;
+    float *values;       /* [lanes, K]                                    */
+    double *weights, *scratch; /* [lanes, K], [lanes, 4 K]                */
 } tile;
 
 static void tile_free(tile *t) {
@@ -39,9 +41,9 @@ static int tile_create(tile *t, int slots) {
     t->list = ganq__malloc(count, sizeof *t->list);
     t->codes = ganq__calloc(count * (size_t)t->problem->ld, 1);
     t->traces = ganq__malloc(count * (size_t)slots, sizeof *t->traces);
-    t->values = ganq__malloc(K, sizeof *t->values);
-    t->weights = ganq__malloc(K, sizeof *t->weights);
-    t->scratch = ganq__malloc(3 * K, sizeof *t->scratch);
+    t->values = ganq__malloc((size_t)t->lanes * K, sizeof *t->values);
+    t->weights = ganq__malloc((size_t)t->lanes * K, sizeof *t->weights);
+    t->scratch = ganq__malloc((size_t)t->lanes * 4 * K, sizeof *t->scratch);
     if (!t->frames || !t->trials || !t->list || !t->codes || !t->traces || !t->values ||
         !t->weights || !t->scratch)
         return 0;
@@ -55,20 +57,23 @@ static int tile_create(tile *t, int slots) {
 }
 
 /* Start tables of one row, from its live columns, into its trials. */
-static void start_row(tile *t, int64_t i) {
+static void start_row(void *user, int64_t i, int lane) {
+    tile *t = user;
     const ganq__problem *problem = t->problem;
     const ganq__plan *plan = t->plan;
     const int64_t row = t->first_row + i, count = problem->live;
+    float *row_values = t->values + lane * problem->K;
+    double *weights = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
     t->frames[i] = ganq__row_frame(problem, row);
-    ganq__row_values(problem, row, &t->frames[i], problem->columns, t->values);
+    ganq__row_values(problem, row, &t->frames[i], problem->columns, row_values);
     for (int64_t k = 0; k < count; k++)
-        t->weights[k] = problem->diagonals[k];
+        weights[k] = problem->diagonals[k];
     for (int s = 0; s < (problem->diagonal ? 1 : plan->start_count); s++) {
         double values[GANQ__LEVELS];
         const ganq__start best = {GANQ__START_KMEANS,
                                   1}; /* the solution itself, if H is diagonal */
         ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count,
-                          t->values, t->weights, t->scratch, values);
+                          row_values, weights, scratch, values);
         const int factors = problem->diagonal ? 1 : problem->factor_count;
         for (int f = 0; f < factors; f++) {
             ganq__trial *trial = &t->trials[i * t->paths + s * factors + f];
@@ -135,19 +140,22 @@ static int64_t list_trials(tile *t, int64_t begin, int64_t end, int factor) {
 
 static void alternate_tile(tile *t, int64_t begin, int64_t end, int from, int to) {
     for (int f = 0; f < t->problem->factor_count; f++) {
-        const int64_t listed = list_trials(t, begin, end, f), capacity = t->batch->capacity;
+        const int64_t listed = list_trials(t, begin, end, f), capacity = t->capacity;
         for (int64_t i = 0; i < listed; i += capacity)
             ganq__alternate(t->problem, t->plan, t->batch, t->frames, t->first_row, t->list + i,
                             listed - i < capacity ? listed - i : capacity, from, to, t->worker);
     }
 }
 
-/* Descent, and then the exact error: what ranks solutions must not have drifted. */
+/* Descent, and then, where solutions are compared, the exact error: what ranks them must not have
+ * drifted. */
 static void descend_tile(tile *t, int64_t begin, int64_t end) {
-    const int64_t listed = list_trials(t, begin, end, -1), capacity = t->batch->capacity;
+    const int64_t listed = list_trials(t, begin, end, -1), capacity = t->capacity;
     for (int64_t i = 0; i < listed; i += capacity)
         ganq__descend(t->problem, t->plan, t->batch, t->frames, t->first_row, t->list + i,
                       listed - i < capacity ? listed - i : capacity, t->worker);
+    if (t->paths == 1)
+        return;
     list_trials(t, begin, end, -1); /* descent drops from the list what comes to rest */
     for (int64_t i = 0; i < listed; i += capacity)
         ganq__measure_trials(t->problem, t->batch, t->frames, t->first_row, t->list + i,
@@ -300,8 +308,7 @@ static void store_row(const tile *t, ganq__result *result, int64_t i) {
     const int64_t row = t->first_row + i;
     uint8_t *codes = result->codes + row * problem->K;
     ganq__store_table(result, row, &trial->best, &t->frames[i]);
-    ganq__nearest_codes(problem, row, result->lut + row * problem->levels,
-                        codes); /* dead columns */
+    ganq__dead_codes(problem, row, result->lut + row * problem->levels, codes);
     for (int64_t k = 0; k < problem->live; k++)
         codes[problem->columns[k]] = trial->codes[k];
 }
@@ -310,11 +317,24 @@ static int64_t most(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
+/* Trials that a row has at most. */
+static int64_t path_count(const ganq__problem *problem, const ganq__plan *plan) {
+    const int64_t paths = plan->start_count * (problem->diagonal ? 1 : problem->factor_count);
+    return most(paths, most(plan->outlier_ratio > 0 ? OUTLIER_TRIALS : 1, plan->offspring + 1));
+}
+
+/* On a device a tile is as many rows as one call takes. */
+static int64_t tile_rows(const ganq__problem *problem, const ganq__plan *plan) {
+    if (!problem->device)
+        return ganq__tile_rows(problem->K);
+    return most(1, ganq__device_capacity(problem) / path_count(problem, plan));
+}
+
 static void solve_tile(void *user, int64_t item, int worker) {
     ganq__result *result = user;
     ganq__problem *problem = result->problem;
     const ganq__plan *plan = result->plan;
-    const int64_t per_tile = ganq__tile_rows(problem->K), first = item * per_tile;
+    const int64_t per_tile = tile_rows(problem, plan), first = item * per_tile;
     const int64_t paths = plan->start_count * (problem->diagonal ? 1 : problem->factor_count);
     tile t = {.problem = problem,
               .plan = plan,
@@ -322,7 +342,10 @@ static void solve_tile(void *user, int64_t item, int worker) {
               .worker = worker,
               .first_row = first,
               .rows = problem->N - first < per_tile ? problem->N - first : per_tile,
-              .paths = most(paths, most(OUTLIER_TRIALS, plan->offspring + 1))};
+              .paths = path_count(problem, plan),
+              .capacity = problem->device ? ganq__device_capacity(problem)
+                                          : result->batches[worker].capacity,
+              .lanes = problem->device ? ganq__pool_threads(problem->ctx->pool) : 1};
     if (ganq__problem_pause(problem, worker))
         return;
     if (!tile_create(&t, result->slots)) {
@@ -330,8 +353,10 @@ static void solve_tile(void *user, int64_t item, int worker) {
         tile_free(&t);
         return;
     }
-    for (int64_t i = 0; i < t.rows; i++)
-        start_row(&t, i);
+    if (problem->device)
+        ganq__parallel_for(problem->ctx->pool, t.rows, start_row, &t);
+    for (int64_t i = 0; i < t.rows && !problem->device; i++)
+        start_row(&t, i, 0);
     if (problem->diagonal) {
         for (int64_t i = 0; i < t.rows; i++)
             settle_diagonal(&t, i, &t.trials[i * t.paths]);
@@ -365,7 +390,7 @@ static void solve_tile(void *user, int64_t item, int worker) {
 }
 
 ganq_status ganq__solve_paths(ganq__result *result) {
-    const int64_t rows = ganq__tile_rows(result->problem->K);
+    const int64_t rows = tile_rows(result->problem, result->plan);
     return ganq__run_tiles(result, (result->problem->N + rows - 1) / rows, solve_tile, result, 0.05,
                            0.95);
 }

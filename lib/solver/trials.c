@@ -24,11 +24,12 @@ ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, g
     batch->tables = ganq__malloc_aligned(n, sizeof *batch->tables);
     batch->gram = ganq__malloc_aligned(n * GANQ__LEVELS * GANQ__LEVELS, sizeof(float));
     batch->slope = ganq__malloc_aligned(n * GANQ__LEVELS, sizeof(float));
+    batch->scratch = ganq__malloc_aligned((size_t)ganq__solver_scratch(problem->ld, capacity), 1);
     batch->energy = ganq__malloc_aligned(n, sizeof(double));
     batch->change = ganq__malloc_aligned(n, sizeof(double));
     batch->moves = ganq__malloc_aligned(n, sizeof(int64_t));
     if (!batch->w || !batch->e || !batch->g || !batch->exact || !batch->codes || !batch->tables ||
-        !batch->gram || !batch->slope || !batch->energy || !batch->change || !batch->moves)
+        !batch->gram || !batch->slope || !batch->scratch || !batch->energy || !batch->change || !batch->moves)
         return GANQ_ERR_NO_MEMORY;
     memset(batch->w, 0, n * ld * sizeof(float));
     memset(batch->e, 0, n * ld * sizeof(float));
@@ -47,6 +48,7 @@ void ganq__batch_free(ganq__batch *batch) {
     ganq__free(batch->tables);
     ganq__free(batch->gram);
     ganq__free(batch->slope);
+    ganq__free(batch->scratch);
     ganq__free(batch->energy);
     ganq__free(batch->change);
     ganq__free(batch->moves);
@@ -109,6 +111,10 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
     const int64_t live = problem->live, ld = problem->ld;
     const int levels = problem->levels;
     const ganq__factor *factor = &problem->factors[trials[0]->factor];
+    if (problem->device) {
+        ganq__device_alternate(problem, plan, frames, first_row, trials, count, from, to);
+        return;
+    }
     for (int64_t i = 0; i < count; i++) {
         ganq__row_values(problem, trials[i]->row, &frames[trials[i]->row - first_row],
                          factor->columns, batch->w + i * ld);
@@ -122,8 +128,9 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
         if (ganq__problem_pause(problem, worker))
             return;
         ops->assign(&factor->lower, factor->inverse, count, batch->w, batch->tables, batch->codes,
-                    batch->e, batch->g);
-        ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope);
+                    batch->e, batch->g, batch->scratch);
+        ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope,
+                  batch->scratch);
         for (int64_t i = 0; i < count; i++) {
             ganq__trial *trial = trials[i];
             uint8_t *codes = batch->codes + i * ld, place[GANQ__LEVELS];
@@ -166,9 +173,14 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
         trials[i]->table = batch->tables[i];
 }
 
-void ganq__measure(const ganq__problem *problem, ganq__batch *batch, int64_t count) {
+void ganq__measure(ganq__problem *problem, ganq__batch *batch, int64_t count) {
+    if (problem->device) {
+        ganq__device_energy(problem, batch, count);
+        return;
+    }
     if (!problem->diagonal) {
-        problem->ops->energy(&problem->hessian, count, batch->exact, batch->energy);
+        problem->ops->energy(&problem->hessian, count, batch->exact, batch->energy,
+                             batch->scratch);
         return;
     }
     for (int64_t i = 0; i < count; i++) {
@@ -265,7 +277,7 @@ void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int
     for (int64_t i = 0; i < count; i++)
         subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
                        batch->w + i * batch->ld, batch->e + i * batch->ld);
-    problem->ops->product(&problem->hessian, count, batch->e, batch->g);
+    problem->ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
     descend_codes(problem, batch, count, sweeps, worker);
 }
 
@@ -288,15 +300,23 @@ static void load_best(const ganq__problem *problem, ganq__batch *batch, const ga
                 : (double)batch->w[i * ld + k] - (double)batch->tables[i].value[codes[k]];
 }
 
+/* e g^T, and the sum of its terms' magnitudes. */
+static double dot(int64_t live, const float *e, const float *g, double *size) {
+    double error = 0;
+    *size = 0;
+    for (int64_t k = 0; k < live; k++) {
+        error += (double)e[k] * (double)g[k];
+        *size += fabs((double)e[k] * (double)g[k]);
+    }
+    return error;
+}
+
 /* Whether e g^T agrees with the error that a table step promised. The step is solved from float32
  * sums: along a direction in which the inputs hardly vary it may be far off. */
 static int step_holds(int64_t live, const float *e, const float *g, double before,
                       double promised) {
-    double error = 0, size = 0;
-    for (int64_t k = 0; k < live; k++) {
-        error += (double)e[k] * (double)g[k];
-        size += fabs((double)e[k] * (double)g[k]);
-    }
+    double size;
+    const double error = dot(live, e, g, &size);
     return fabs(error - promised) <= 0.02 * before + 2e-6 * size;
 }
 
@@ -306,7 +326,8 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
     const ganq__solver_ops *ops = problem->ops;
     const ganq__factor *factor = &problem->factors[problem->exact_factor];
     const int64_t live = problem->live, ld = problem->ld;
-    ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL);
+    ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL,
+              batch->scratch);
     for (int64_t i = 0; i < count; i++) {
         batch->change[i] =
             exact_table_step(problem, factor, batch->gram + i * GANQ__LEVELS * GANQ__LEVELS,
@@ -314,7 +335,7 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
         subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
                        batch->e + i * ld);
     }
-    ops->product(&problem->hessian, count, batch->e, batch->g);
+    ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
     for (int64_t i = 0; i < count; i++) {
         float *e = batch->e + i * ld, *g = batch->g + i * ld;
         if (step_holds(live, e, g, errors[i], errors[i] + batch->change[i])) {
@@ -324,7 +345,7 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
         batch->tables[i] = trials[i]->best; /* as the round before left it */
         memcpy(batch->codes + i * ld, trials[i]->codes, (size_t)live);
         subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld, e);
-        ops->product(&problem->hessian, 1, e, g);
+        ops->product(&problem->hessian, 1, e, g, batch->scratch);
     }
 }
 
@@ -333,11 +354,17 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
                    int64_t count, int worker) {
     const int64_t live = problem->live, ld = problem->ld;
     double errors[GANQ__BATCH];
+    if (problem->device) {
+        ganq__device_descend(problem, plan, frames, first_row, trials, count);
+        return;
+    }
     for (int64_t i = 0; i < count; i++)
         load_best(problem, batch, trials[i], &frames[trials[i]->row - first_row], i);
-    ganq__measure(problem, batch, count);
-    memcpy(errors, batch->energy, (size_t)count * sizeof *errors);
-    problem->ops->product(&problem->hessian, count, batch->e, batch->g);
+    problem->ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
+    for (int64_t i = 0; i < count; i++) {
+        double size;
+        errors[i] = dot(live, batch->e + i * ld, batch->g + i * ld, &size);
+    }
     for (int round = 0; round <= plan->rounds && count > 0; round++) {
         if (ganq__problem_pause(problem, worker))
             return;
@@ -368,6 +395,8 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
 
 void ganq__measure_trials(ganq__problem *problem, ganq__batch *batch, const ganq__frame *frames,
                           int64_t first_row, ganq__trial **trials, int64_t count) {
+    if (problem->device) /* descent has measured them */
+        return;
     for (int64_t i = 0; i < count; i++)
         load_best(problem, batch, trials[i], &frames[trials[i]->row - first_row], i);
     ganq__measure(problem, batch, count);

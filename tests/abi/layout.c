@@ -43,7 +43,7 @@ FIELD(ganq_context_options, log_user, 40);
 FIELD(ganq_context_options, progress, 48);
 FIELD(ganq_context_options, progress_user, 56);
 
-SIZE(ganq_quantize_options, 32);
+SIZE(ganq_quantize_options, 40);
 FIELD(ganq_quantize_options, struct_size, 0);
 FIELD(ganq_quantize_options, bits, 4);
 FIELD(ganq_quantize_options, recipe, 8);
@@ -52,6 +52,7 @@ FIELD(ganq_quantize_options, damping, 16);
 FIELD(ganq_quantize_options, outlier_ratio, 20);
 FIELD(ganq_quantize_options, lut_dtype, 24);
 FIELD(ganq_quantize_options, reserved, 28);
+FIELD(ganq_quantize_options, row_weights, 32);
 
 SIZE(ganq_step, 16);
 FIELD(ganq_step, kind, 0);
@@ -82,9 +83,29 @@ FIELD(ganq_layer_info, stored_bytes, 40);
 FIELD(ganq_layer_info, resident_bytes, 48);
 FIELD(ganq_layer_info, bits_per_weight, 56);
 
+SIZE(ganq_device_product, 136);
+FIELD(ganq_device_product, struct_size, 0);
+FIELD(ganq_device_product, count, 4);
+FIELD(ganq_device_product, layers, 8);
+FIELD(ganq_device_product, rows, 32);
+FIELD(ganq_device_product, x, 40);
+FIELD(ganq_device_product, x_stride, 48);
+FIELD(ganq_device_product, x_dtype, 56);
+FIELD(ganq_device_product, y_dtype, 60);
+FIELD(ganq_device_product, y, 64);
+FIELD(ganq_device_product, y_strides, 88);
+FIELD(ganq_device_product, workspace, 112);
+FIELD(ganq_device_product, workspace_bytes, 120);
+FIELD(ganq_device_product, stream, 128);
+
 SIZE(ganq_model_options, 8);
 FIELD(ganq_model_options, struct_size, 0);
 FIELD(ganq_model_options, verify, 4);
+
+SIZE(ganq_random_options, 16);
+FIELD(ganq_random_options, struct_size, 0);
+FIELD(ganq_random_options, bits, 4);
+FIELD(ganq_random_options, seed, 8);
 
 SIZE(ganq_model_info, 104);
 FIELD(ganq_model_info, struct_size, 0);
@@ -115,11 +136,13 @@ FIELD(ganq_linear_info, norm, 48);
 FIELD(ganq_linear_info, seconds, 56);
 FIELD(ganq_linear_info, tokens, 64);
 
-SIZE(ganq_model_quantize_options, 24);
+SIZE(ganq_model_quantize_options, 32);
 FIELD(ganq_model_quantize_options, struct_size, 0);
 FIELD(ganq_model_quantize_options, propagate, 4);
 FIELD(ganq_model_quantize_options, layer, 8);
 FIELD(ganq_model_quantize_options, skip, 16);
+FIELD(ganq_model_quantize_options, target_bits, 24);
+FIELD(ganq_model_quantize_options, compensation, 28);
 
 SIZE(ganq_quantize_plan, 72);
 FIELD(ganq_quantize_plan, struct_size, 0);

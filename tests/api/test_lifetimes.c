@@ -226,6 +226,7 @@ START_TEST(contexts_refuse) {
     ck_ganq_fails(ganq_context_create(NULL, NULL), GANQ_ERR_INVALID_ARG, "out is NULL");
     ganq_context_free(NULL);
     ck_assert_int_eq(ganq_context_threads(NULL), 0);
+    ck_assert_int_eq(ganq_context_numerics(NULL), 0);
     ck_assert_str_eq(ganq_context_device_name(NULL), "");
 }
 END_TEST
@@ -272,6 +273,35 @@ START_TEST(unknown_kernels_are_refused) {
 }
 END_TEST
 
+START_TEST(numerics_come_from_options_or_environment) {
+    static const struct {
+        const char *word;
+        int32_t option, expected;
+    } cases[] = {{NULL, 0, GANQ_NUMERICS_FAST},
+                 {"", 0, GANQ_NUMERICS_FAST},
+                 {"fast", 0, GANQ_NUMERICS_FAST},
+                 {"exact", 0, GANQ_NUMERICS_EXACT},
+                 {"exact", GANQ_NUMERICS_FAST, GANQ_NUMERICS_FAST},
+                 {NULL, GANQ_NUMERICS_EXACT, GANQ_NUMERICS_EXACT},
+                 {"fast", GANQ_NUMERICS_EXACT, GANQ_NUMERICS_EXACT}};
+    ganq_context *made = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const ganq_context_options o = {.struct_size = sizeof o, .numerics = cases[i].option};
+        ck_assert_int_eq(cases[i].word ? setenv("GANQ_NUMERICS", cases[i].word, 1)
+                                       : unsetenv("GANQ_NUMERICS"),
+                         0);
+        ck_ganq_ok(ganq_context_create(&o, &made));
+        ck_assert_int_eq(ganq_context_numerics(made), cases[i].expected);
+        ganq_context_free(made);
+    }
+    made = NULL;
+    ck_assert_int_eq(setenv("GANQ_NUMERICS", "quick", 1), 0);
+    ck_ganq_fails(ganq_context_create(NULL, &made), GANQ_ERR_INVALID_ARG, "GANQ_NUMERICS=quick");
+    ck_assert_ptr_null(made);
+    ck_assert_int_eq(unsetenv("GANQ_NUMERICS"), 0);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lifetimes");
     TCase *tests = tcase_create("lifetimes");
@@ -285,6 +315,7 @@ int main(void) {
     tcase_add_test(tests, contexts_refuse);
     tcase_add_test(tests, older_and_newer_callers);
     tcase_add_test(tests, unknown_kernels_are_refused);
+    tcase_add_test(tests, numerics_come_from_options_or_environment);
     suite_add_tcase(suite, tests);
     return test_run(suite, 0);
 }

@@ -3,6 +3,7 @@
 
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "threads.h"
@@ -61,6 +62,30 @@ START_TEST(refusals) {
     ck_ganq_fails(ganq__pool_create(1000000, &pool), GANQ_ERR_INVALID_ARG, "threads is 1000000");
     ck_assert_ptr_eq(pool, (void *)1);
     ck_assert_int_ge(ganq__cpu_count(), 1);
+}
+END_TEST
+
+static double cpu_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Workers that have nothing to do sleep soon: of a quarter of a second with three of them idle,
+ * spinning would burn up to three quarters. */
+START_TEST(idle_workers_sleep) {
+    ganq__pool *pool;
+    work w = {.threads = 4};
+    ck_ganq_ok(ganq__pool_create(4, &pool));
+    ganq__parallel_for(pool, 8, count_item, &w);
+    usleep(20000);
+    const double before = cpu_seconds();
+    usleep(250000);
+    const double burnt = cpu_seconds() - before;
+    ck_assert_msg(burnt < 0.05, "idle workers took %g s of CPU in 0.25 s", burnt);
+    ganq__parallel_for(pool, 8, count_item, &w); /* and wake up again */
+    ck_assert(all_done(&w, 8, 2));
+    ganq__pool_free(pool);
 }
 END_TEST
 
@@ -183,6 +208,7 @@ int main(void) {
     tcase_add_test(tcase, every_item_once);
     tcase_add_test(tcase, no_pool_is_serial);
     tcase_add_test(tcase, refusals);
+    tcase_add_test(tcase, idle_workers_sleep);
     tcase_add_test(tcase, many_loops);
     tcase_add_test(tcase, loop_inside_a_loop);
     tcase_add_test(tcase, results_are_visible);

@@ -28,7 +28,7 @@ def main():
 
     def perplexity(path):
         return ganq.json("perplexity", path, "--text", text, "--protocol", "document", "--ctx", 512, "--max-tokens", 8000,
-                         "--json")["perplexity"]
+                         "--numerics", "exact", "--json")["perplexity"]
 
     root = tempfile.mkdtemp(prefix="ganq-acceptance-")
     try:

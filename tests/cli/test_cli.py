@@ -317,6 +317,7 @@ class Run(Base):
         self.assertGreater(document["perplexity"], 1)
         gptq = GANQ.json("perplexity", self.model, "--text", self.text, "--ctx", 32, "--json")
         self.assertEqual(gptq["protocol"], "gptq")
+        self.assertEqual(gptq["numerics"], "fast")
         self.assertEqual(gptq["tokens"], 31 * gptq["sequences"])
         skipped = GANQ.json("perplexity", self.model, "--text", self.text, "--protocol", "document", "--skip", 10,
                             "--json")
@@ -349,8 +350,9 @@ class Run(Base):
         self.assertEqual({t["dtype"] for t in facts["tensors"]}, {"BF16"})
         GANQ.run("export", again, out, expect=EXISTS)
         GANQ.run("export", again, out, "--dtype", "f32", "--force")
-        ours = GANQ.json("perplexity", again, "--text", self.text, "--ctx", 64, "--json")["perplexity"]
-        theirs = GANQ.json("perplexity", out, "--text", self.text, "--ctx", 64, "--json")["perplexity"]
+        measure = ("--text", self.text, "--ctx", 64, "--json", "--numerics", "exact")
+        ours = GANQ.json("perplexity", again, *measure)["perplexity"]
+        theirs = GANQ.json("perplexity", out, *measure)["perplexity"]
         self.assertAlmostEqual(ours / theirs, 1, places=4)
 
     def test_bench(self):
@@ -358,17 +360,28 @@ class Run(Base):
                          "json")
         for key in ("ms", "gb_per_s", "read_floor_share", "rel_error", "gflops"):
             self.assertIsInstance(gemm[key], float)
+        self.assertLess(gemm["rel_error"], 3e-4)
+        self.assertEqual(gemm["numerics"], "fast")
+        gemm = GANQ.json("bench", "gemm", "--shape", "64x100", "--seconds", 0, "--numerics", "exact", "-o", "json")
         self.assertLess(gemm["rel_error"], 1e-5)
+        self.assertEqual(gemm["numerics"], "exact")
         self.assertEqual(gemm["threads"], 2)
         table = GANQ.run("bench", "gemm", "--shape", "32x32", "--bits", "2,4", "--m", "1,3", "--seconds", 0).stdout
         self.assertEqual(len(table.splitlines()), 6)
         rows = GANQ.run("bench", "gemm", "--shape", "32x32", "--seconds", 0, "-o", "csv").stdout.splitlines()
         self.assertEqual(len(rows[0].split(",")[0:4]), 4)
-        self.assertEqual(rows[0].split(",")[0], "shape")
+        self.assertIn("shape", rows[0].split(","))
         self.assert_says(GANQ.run("bench", "gemm", "--bits", "2,7", "--shape", "32x32", "--seconds", 0, expect=USAGE), "7")
         decode = GANQ.json("bench", "decode", self.model, "--prompt-tokens", 8, "-n", 4, "-o", "json")
         self.assertGreater(decode["decode_tokens_per_s"], 0)
         self.assertGreater(decode["prefill_tokens_per_s"], 0)
+        self.assertGreater(decode["read_floor_share"], 0)
+        self.assertEqual(decode["numerics"], "fast")
+        short = GANQ.json("bench", "decode", self.model, "--prompt-tokens", 20, "--context", 5, "-n", 3, "-o", "json",
+                          "--numerics", "exact")
+        self.assertEqual((short["decode_context"], short["decode_tokens"], short["numerics"]), (5, 3, "exact"))
+        for words in ((), (self.model, "--shape", "llama2-7b"), ("--shape", "llama2-8b")):
+            self.assert_says(GANQ.run("bench", "decode", *words, expect=USAGE), "shape")
         solver = GANQ.json("bench", "quantize", "--shape", "16x48", "--recipe", "fast", "-o", "json")
         self.assertGreater(solver["E"], 0)
         self.assertIn("seconds", solver)

@@ -8,8 +8,8 @@
 #include "cpu.h"
 #include "dense_ops.h"
 
-static const char *const isas[] = {"ref", "avx2", "avx512"};
-enum { ISAS = 3 };
+static const char *const isas[] = {"ref", "avx2", "avx512", "neon"};
+enum { ISAS = 4 };
 
 static inline void close_context(ganq_context *ctx) {
     ganq__pool_free(ctx->pool);

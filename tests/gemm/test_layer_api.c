@@ -59,8 +59,10 @@ static double get(const void *data, int32_t dtype, int64_t at) {
 }
 
 static ganq_context *new_context(int threads, const char *isa) {
-    ganq_context_options options = {
-        .struct_size = sizeof options, .device = GANQ_DEVICE_CPU, .threads = threads};
+    ganq_context_options options = {.struct_size = sizeof options,
+                                    .device = GANQ_DEVICE_CPU,
+                                    .threads = threads,
+                                    .numerics = GANQ_NUMERICS_EXACT};
     ganq_context *ctx = NULL;
     if (isa)
         setenv("GANQ_CPU_ISA", isa, 1);
@@ -176,6 +178,36 @@ START_TEST(threads_do_not_change_a_bit) {
         ganq_context_free(own);
         ck_assert_mem_eq(y[0], y[t], sizeof y[0]);
     }
+}
+END_TEST
+
+START_TEST(dense_products) {
+    const int32_t dtype = dtypes[_i];
+    float w[N * K], x[2 * K], y[2 * (N + 1)];
+    for (int i = 0; i < N * K; i++)
+        put(w, dtype, i, i % 7 - 3);
+    for (int i = 0; i < 2 * K; i++)
+        x[i] = (float)(i % 5 - 2);
+    const ganq_matrix mx = GANQ_MATRIX(GANQ_DTYPE_F32, 2, K, x);
+    ganq_matrix weight = GANQ_MATRIX(dtype, N, K, w), my = GANQ_MATRIX(GANQ_DTYPE_F32, 2, N, y);
+    my.row_stride = N + 1;
+    ck_ganq_ok(ganq_dense_gemm(ctx, &weight, &mx, &my));
+    for (int m = 0; m < 2; m++)
+        for (int n = 0; n < N; n++) { /* on coarse grids: exact */
+            float sum = 0;
+            for (int k = 0; k < K; k++)
+                sum += x[m * K + k] * (float)((n * K + k) % 7 - 3) / 16;
+            ck_assert(y[m * (N + 1) + n] == sum);
+        }
+    ck_ganq_fails(ganq_dense_gemm(NULL, &weight, &mx, &my), GANQ_ERR_INVALID_ARG, "ctx is NULL");
+    ck_ganq_fails(ganq_dense_gemm(ctx, NULL, &mx, &my), GANQ_ERR_INVALID_ARG, "weight is NULL");
+    my.cols = N - 1;
+    ck_ganq_fails(ganq_dense_gemm(ctx, &weight, &mx, &my), GANQ_ERR_INVALID_ARG, "y: shape");
+    my.cols = N;
+    weight.cols = K - 1;
+    ck_ganq_fails(ganq_dense_gemm(ctx, &weight, &mx, &my), GANQ_ERR_INVALID_ARG, "x: shape");
+    weight.cols = K, weight.rows = N - 1, weight.row_stride = K + 1, my.cols = N - 1;
+    ck_ganq_fails(ganq_dense_gemm(ctx, &weight, &mx, &my), GANQ_ERR_UNSUPPORTED, "row_stride");
 }
 END_TEST
 
@@ -467,6 +499,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, products_in_all_types, 0, 108);
     tcase_add_test(tests, threads_do_not_change_a_bit);
+    tcase_add_loop_test(tests, dense_products, 0, 3);
     tcase_add_test(tests, products_refuse_what_does_not_fit);
     tcase_add_test(tests, x_and_y_may_share_rows_of_a_buffer);
     tcase_add_test(tests, a_layer_gives_back_what_was_put_in);

@@ -5,6 +5,7 @@
 #include "alloc.h"
 #include "block.h"
 #include "check_util.h"
+#include "dtype.h"
 #include "model_ops.h"
 #include "random.h"
 #include "tiny.h"
@@ -60,28 +61,141 @@ START_TEST(rms_norm) {
 }
 END_TEST
 
-START_TEST(rope) {
+/* RMSNorm of one head and its turn by the angles of a position, in float64. */
+static void prepare64(const float *x, const float *weight, int half, int position, double *out) {
+    double squares = 0, normed[64];
+    for (int d = 0; d < 2 * half; d++)
+        squares += (double)x[d] * x[d];
+    for (int d = 0; d < 2 * half; d++)
+        normed[d] = weight ? x[d] / sqrt(squares / (2 * half) + 1e-3f) * weight[d] : x[d];
+    for (int d = 0; d < half; d++) {
+        const double angle = (position * half + d) * 0.3;
+        out[d] = normed[d] * cos(angle) - normed[half + d] * sin(angle);
+        out[half + d] = normed[half + d] * cos(angle) + normed[d] * sin(angle);
+    }
+}
+
+START_TEST(turned_heads) {
+    static const struct {
+        int M, position, heads, kv_heads, half, normed;
+    } cases[] = {
+        {21, 0, 3, 3, 5, 0}, {1, 30, 4, 2, 8, 1}, {17, 4, 2, 1, 19, 1}, {40, 9, 1, 1, 4, 0}};
     ganq_context *ctx = open_isa(_i, 2);
     if (!ctx)
         return;
-    const int M = 21, heads = 3, half = 5, ldx = 2 * half * heads + 2;
-    float *x = random_floats(M * ldx, 1, 4), *before = random_floats(M * ldx, 1, 4);
-    float cosines[21 * 5], sines[21 * 5];
-    for (int i = 0; i < M * half; i++) {
-        cosines[i] = (float)cos(i * 0.3);
-        sines[i] = (float)sin(i * 0.3);
-    }
-    ck_ganq_ok(ctx->model->rope(ctx, M, heads, half, cosines, sines, x, ldx));
-    for (int m = 0; m < M; m++)
-        for (int i = 0; i < heads * 2 * half; i++) {
-            const int d = i % (2 * half), pair = d < half ? i + half : i - half;
-            const double angle = (m * half + d % half) * 0.3;
-            const double turned = d < half ? -sin(angle) : sin(angle);
-            double expected = before[m * ldx + i] * cos(angle) + before[m * ldx + pair] * turned;
-            check_close(x[m * ldx + i], expected, 1e-6);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int M = cases[i].M, half = cases[i].half, dim = 2 * half, capacity = 50;
+        const int heads = cases[i].heads, kv_heads = cases[i].kv_heads;
+        float *q = random_floats(M * heads * dim, 1, 4),
+              *k = random_floats(M * kv_heads * dim, 1, 5);
+        float *v = random_floats(M * kv_heads * dim, 1, 6), *weight = random_floats(dim, 1, 7);
+        float *q_before = random_floats(M * heads * dim, 1, 4);
+        float *k_before = random_floats(M * kv_heads * dim, 1, 5);
+        float *keys = random_floats(kv_heads * capacity * dim, 1, 8);
+        float *values = random_floats(kv_heads * capacity * dim, 1, 9);
+        float *keys_before = random_floats(kv_heads * capacity * dim, 1, 8);
+        float *cosines = malloc((size_t)(capacity * half) * sizeof *cosines);
+        float *sines = malloc((size_t)(capacity * half) * sizeof *sines);
+        double expected[64];
+        for (int j = 0; j < capacity * half; j++) {
+            cosines[j] = (float)cos(j * 0.3);
+            sines[j] = (float)sin(j * 0.3);
         }
-    free(x);
-    free(before);
+        const ganq__heads a = {.M = M,
+                               .position = cases[i].position,
+                               .heads = heads,
+                               .kv_heads = kv_heads,
+                               .head_dim = dim,
+                               .q_norm = cases[i].normed ? weight : NULL,
+                               .k_norm = cases[i].normed ? weight : NULL,
+                               .eps = 1e-3f,
+                               .cosines = cosines,
+                               .sines = sines,
+                               .q = q,
+                               .k = k,
+                               .v = v,
+                               .keys = keys,
+                               .values = values,
+                               .capacity = capacity};
+        ck_ganq_ok(ctx->model->heads(ctx, &a));
+        for (int m = 0; m < M; m++) {
+            const int position = cases[i].position + m;
+            for (int head = 0; head < heads; head++) {
+                const int at = (m * heads + head) * dim;
+                prepare64(q_before + at, a.q_norm, half, position, expected);
+                for (int d = 0; d < dim; d++)
+                    check_close(q[at + d], expected[d], 3e-6);
+            }
+            for (int head = 0; head < kv_heads; head++) {
+                const int at = (m * kv_heads + head) * dim;
+                const int to = (head * capacity + position) * dim;
+                prepare64(k_before + at, a.k_norm, half, position, expected);
+                for (int d = 0; d < dim; d++)
+                    check_close(keys[to + d], expected[d], 3e-6);
+                ck_assert_mem_eq(values + to, v + at, (size_t)dim * sizeof *v);
+            }
+        }
+        /* the rest of the cache is as it was */
+        for (int head = 0; head < kv_heads; head++)
+            for (int p = 0; p < capacity; p++)
+                if (p < cases[i].position || p >= cases[i].position + M)
+                    ck_assert_mem_eq(keys + (head * capacity + p) * dim,
+                                     keys_before + (head * capacity + p) * dim,
+                                     (size_t)dim * sizeof *keys);
+        float *const all[] = {q,    k,      v,           weight,  q_before, k_before,
+                              keys, values, keys_before, cosines, sines};
+        for (size_t j = 0; j < sizeof all / sizeof all[0]; j++)
+            free(all[j]);
+    }
+    ganq__context_release(ctx);
+}
+END_TEST
+
+/* Rows of a table in each type, at an address that is no multiple of its elements. */
+START_TEST(embed) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    enum { ROWS = 9, D = 13, M = 40 };
+    static const int32_t types[] = {GANQ_DTYPE_F32, GANQ_DTYPE_F16, GANQ_DTYPE_BF16};
+    static char table[ROWS * D * 4 + 1];
+    int32_t ids[M];
+    float *values = random_floats(ROWS * D, 1, 20), h[M * D];
+    for (int i = 0; i < ROWS * D; i++) /* exact in each type */
+        values[i] = (float)(i % 64) / 64;
+    random_ids(ids, M, ROWS, 21);
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        ganq__from_f32(table + 1, values, types[i], ROWS * D);
+        ck_ganq_ok(ctx->model->embed(ctx, M, D, ids, table + 1, types[i], h));
+        for (int m = 0; m < M; m++)
+            ck_assert_mem_eq(h + m * D, values + ids[m] * D, D * sizeof *h);
+    }
+    free(values);
+    ganq__context_release(ctx);
+}
+END_TEST
+
+/* The bits of the two operations it stands for, in place as well. */
+START_TEST(add_norm) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    static const int widths[] = {1, 7, 64, 100};
+    for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        const int M = 35, D = widths[w];
+        const size_t bytes = (size_t)(M * D) * sizeof(float);
+        float *a = random_floats(M * D, 1, 1), *b = random_floats(M * D, 1, 2);
+        float *weight = random_floats(D, 1, 3), *sum = random_floats(M * D, 1, 4);
+        float *y = random_floats(M * D, 1, 5), *normed = random_floats(M * D, 1, 6);
+        ck_ganq_ok(ctx->model->add(ctx, M * D, a, b, sum));
+        ck_ganq_ok(ctx->model->rms_norm(ctx, M, D, sum, D, weight, 1e-3f, normed, D));
+        ck_ganq_ok(ctx->model->add_norm(ctx, M, D, a, b, b, weight, 1e-3f, y));
+        ck_assert_mem_eq(b, sum, bytes);
+        ck_assert_mem_eq(y, normed, bytes);
+        float *const all[] = {a, b, weight, sum, y, normed};
+        for (size_t j = 0; j < sizeof all / sizeof all[0]; j++)
+            free(all[j]);
+    }
     ganq__context_release(ctx);
 }
 END_TEST
@@ -226,7 +340,8 @@ START_TEST(rope_tables) {
     ganq__config c = {
         .head_dim = 6, .rope_theta = 100, .rope_kind = GANQ__ROPE_LINEAR, .rope_factor = 4};
     ganq__rope tables;
-    ck_ganq_ok(ganq__rope_create(&c, 50, &tables));
+    ganq_context *ctx = test_context(1, NULL);
+    ck_ganq_ok(ganq__rope_create(ctx, &c, 50, &tables));
     ck_assert_int_eq(tables.half, 3);
     for (int p = 0; p < 50; p++)
         for (int i = 0; i < 3; i++) {
@@ -235,6 +350,7 @@ START_TEST(rope_tables) {
             check_close(tables.sines[p * 3 + i], sin(angle), 1e-7);
         }
     ganq__rope_free(&tables);
+    ganq__context_release(ctx);
 }
 END_TEST
 
@@ -243,7 +359,9 @@ int main(void) {
     TCase *tests = tcase_create("model_ops");
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, rms_norm, 0, 2);
-    tcase_add_loop_test(tests, rope, 0, 2);
+    tcase_add_loop_test(tests, embed, 0, 2);
+    tcase_add_loop_test(tests, add_norm, 0, 2);
+    tcase_add_loop_test(tests, turned_heads, 0, 2);
     tcase_add_loop_test(tests, attention, 0, 2);
     tcase_add_loop_test(tests, swiglu_and_add, 0, 2);
     tcase_add_test(tests, llama3_frequencies);

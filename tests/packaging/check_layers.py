@@ -44,10 +44,10 @@ def main():
     uses = allowed_floors((lib / "CMakeLists.txt").read_text())
     errors, checked = [], 0
     for target, files in dependencies(build):
-        match = re.search(r"lib/(\w+)/CMakeFiles/ganq_(\w+)\.dir/", target)
+        match = re.search(r"(?:lib/\w+|cuda)/CMakeFiles/ganq_(\w+)\.dir/", target)
         if not match:
             continue
-        floor = match.group(2)
+        floor = match.group(1)
         checked += 1
         for name in files:
             path = (build / name).resolve()

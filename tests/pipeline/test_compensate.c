@@ -41,9 +41,9 @@ static void correct(const float *dense) {
         int count = M - first < CHUNK ? M - first : CHUNK;
         ck_ganq_ok(ganq__hessian_add(ctx, hessian, count, z + first * K, K, "z"));
         ck_ganq_ok(
-            ganq__compensation_add(ctx, &c, count, dense + first * K, K, z + first * K, K, "z"));
+            ganq__compensation_add(ctx, &c, count, dense + first * K, K, z + first * K, K, "z", 0));
     }
-    ck_ganq_ok(ganq__compensation_solve(ctx, &c, hessian));
+    ck_ganq_ok(ganq__compensation_solve(ctx, &c, hessian, 0.75f));
     ck_ganq_ok(ganq__compensation_apply(ctx, &c, N, w, moved));
     ganq__compensation_close(&c);
 }
@@ -87,7 +87,7 @@ START_TEST(names_a_nan) {
     ganq__compensation c;
     ck_ganq_ok(ganq__compensation_open(K, CHUNK, &c));
     x[3 * K + 5] = NAN;
-    ck_ganq_fails(ganq__compensation_add(ctx, &c, CHUNK, x, K, z, K, "the inputs"),
+    ck_ganq_fails(ganq__compensation_add(ctx, &c, CHUNK, x, K, z, K, "the inputs", 0),
                   GANQ_ERR_NUMERIC, "row 3, column 5");
     ganq__compensation_close(&c);
 }

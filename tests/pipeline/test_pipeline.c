@@ -33,8 +33,10 @@ static int on_progress(const ganq_progress *p, void *user) {
 
 static ganq_context *make_context(int threads) {
     ganq_context *made = NULL;
-    ganq_context_options options = {
-        .struct_size = sizeof options, .threads = threads, .progress = on_progress};
+    ganq_context_options options = {.struct_size = sizeof options,
+                                    .threads = threads,
+                                    .numerics = GANQ_NUMERICS_EXACT,
+                                    .progress = on_progress};
     ck_ganq_ok(ganq_context_create(&options, &made));
     return made;
 }
@@ -73,6 +75,17 @@ static ganq_model *quantize(int bits, float outliers, ganq_switch propagate) {
                                    .outlier_ratio = outliers};
     ganq_model_quantize_options options = {
         .struct_size = sizeof options, .propagate = propagate, .layer = &layer};
+    ganq_model *quantized = NULL;
+    ck_ganq_ok(ganq_model_quantize(ctx, model, corpus, &options, &quantized));
+    return quantized;
+}
+
+static ganq_model *quantize_mixed(double target_bits, ganq_switch propagate) {
+    ganq_quantize_options layer = {.struct_size = sizeof layer, .recipe = GANQ_RECIPE_FAST};
+    ganq_model_quantize_options options = {.struct_size = sizeof options,
+                                           .propagate = propagate,
+                                           .layer = &layer,
+                                           .target_bits = (float)target_bits};
     ganq_model *quantized = NULL;
     ck_ganq_ok(ganq_model_quantize(ctx, model, corpus, &options, &quantized));
     return quantized;
@@ -416,6 +429,26 @@ START_TEST(cancel_at_every_call) {
 }
 END_TEST
 
+START_TEST(cancel_while_choosing_bits) {
+    ganq_quantize_options layer = {.struct_size = sizeof layer, .recipe = GANQ_RECIPE_FAST};
+    ganq_model_quantize_options options = {
+        .struct_size = sizeof options, .layer = &layer, .target_bits = 2.5f};
+    ganq_model *quantized = NULL;
+    int64_t n = 1;
+    for (;; n += 7) {
+        progress_calls = 0;
+        cancel_at = n;
+        ganq_status status = ganq_model_quantize(ctx, model, corpus, &options, &quantized);
+        if (status == GANQ_OK)
+            break;
+        ck_assert_int_eq(status, GANQ_ERR_CANCELED);
+        ck_assert_ptr_null(quantized);
+    }
+    ck_assert_int_gt(n, 6 * TINY_LINEARS);
+    ganq_model_free(quantized);
+}
+END_TEST
+
 START_TEST(progress_never_goes_back) {
     last_fraction = worst_step_back = 0; /* loading had its own */
     ganq_model_free(quantize(2, 0, GANQ_SWITCH_OFF));
@@ -423,6 +456,10 @@ START_TEST(progress_never_goes_back) {
     ck_assert_double_ge(last_fraction, 0.99);
     last_fraction = 0;
     ganq_model_free(quantize(2, 0, GANQ_SWITCH_ON));
+    ck_assert_double_le(worst_step_back, 0);
+    ck_assert_double_ge(last_fraction, 0.99);
+    last_fraction = 0;
+    ganq_model_free(quantize_mixed(3, GANQ_SWITCH_ON));
     ck_assert_double_le(worst_step_back, 0);
     ck_assert_double_ge(last_fraction, 0.99);
 }
@@ -455,6 +492,21 @@ START_TEST(every_allocation_may_fail) {
     } while (made >= n);
     ck_assert_ptr_nonnull(quantized); /* the last round was not disturbed */
     ck_assert_int_gt(n, 50);
+    ganq_model *mixed = NULL;
+    options.target_bits = 3;
+    n = 0;
+    do {
+        ganq_model_free(mixed);
+        mixed = NULL;
+        ganq__alloc_fail_after(n += 31 * ALLOCATION_STEP);
+        ganq_status status = ganq_model_quantize(ctx, model, corpus, &options, &mixed);
+        made = ganq__alloc_count();
+        ganq__alloc_fail_after(0);
+        ck_assert_msg(status == GANQ_ERR_NO_MEMORY || status == GANQ_OK, "allocation %d: %s",
+                      (int)n, ganq_last_error());
+        ck_assert((status == GANQ_OK) == (mixed != NULL));
+    } while (made >= n);
+    ganq_model_free(mixed);
     n = 0;
     do {
         ganq__alloc_fail_after(n += ALLOCATION_STEP);
@@ -600,6 +652,123 @@ START_TEST(skips_by_expression) {
 }
 END_TEST
 
+static int64_t linear_bytes(const ganq_model *of) {
+    ganq_model_info info = {.struct_size = sizeof info};
+    ck_ganq_ok(ganq_model_get_info(of, &info));
+    return info.linear_bytes;
+}
+
+static int bits_of(const ganq_model *of, int64_t i) {
+    ganq_linear_info info = {.struct_size = sizeof info};
+    ck_ganq_ok(ganq_model_get_linear(of, i, &info));
+    return info.bits;
+}
+
+START_TEST(mixes_bits_within_the_budget) {
+    int64_t uniform[3];
+    for (int bits = 2; bits <= 4; bits++) {
+        ganq_model *made = quantize(bits, 0, GANQ_SWITCH_OFF);
+        uniform[bits - 2] = linear_bytes(made);
+        ganq_model_free(made);
+    }
+    for (double target_bits = 2; target_bits <= 4; target_bits += 0.5) {
+        ganq_model *made = quantize_mixed(target_bits, GANQ_SWITCH_OFF);
+        int seen[5] = {0};
+        for (int64_t i = 0; i < 2 * TINY_LINEARS; i++)
+            seen[bits_of(made, i)]++;
+        const int below = (int)target_bits - 2, above = (int)(target_bits + 0.5) - 2;
+        const int64_t budget = (uniform[below] + uniform[above]) / 2;
+        ck_assert_int_le(linear_bytes(made), budget);
+        ck_assert_int_gt(linear_bytes(made), budget - budget / 20);
+        ck_assert_int_eq(seen[2] + seen[3] + seen[4], 2 * TINY_LINEARS);
+        if (target_bits == 2 || target_bits == 4)
+            ck_assert_int_eq(seen[(int)target_bits], 2 * TINY_LINEARS);
+        else
+            ck_assert_int_lt(seen[(int)target_bits], 2 * TINY_LINEARS);
+        ganq_model_free(made);
+    }
+}
+END_TEST
+
+START_TEST(saves_mixed_bits) {
+    ganq_model *made = quantize_mixed(2.5, GANQ_SWITCH_ON), *loaded = NULL;
+    ck_ganq_ok(ganq_model_save(ctx, made, target, NULL));
+    ck_ganq_ok(ganq_model_load(ctx, target, NULL, &loaded));
+    for (int64_t i = 0; i < 2 * TINY_LINEARS; i++)
+        ck_assert_int_eq(bits_of(loaded, i), bits_of(made, i));
+    assert_same_logits(made, loaded);
+    ganq_model_free(loaded);
+    ganq_model_free(made);
+}
+END_TEST
+
+START_TEST(mixed_bits_whatever_the_threads) {
+    ganq_model *first = quantize_mixed(2.5, GANQ_SWITCH_ON), *second;
+    ganq_context *mine = ctx;
+    ctx = make_context(3);
+    second = quantize_mixed(2.5, GANQ_SWITCH_ON);
+    ganq_context_free(ctx);
+    ctx = mine;
+    for (int64_t i = 0; i < 2 * TINY_LINEARS; i++)
+        ck_assert_int_eq(bits_of(first, i), bits_of(second, i));
+    assert_same_logits(first, second);
+    ganq_model_free(first);
+    ganq_model_free(second);
+}
+END_TEST
+
+START_TEST(target_bits_and_compensation_are_checked) {
+    static const float bits[] = {1.9f, 4.1f, -3, NAN};
+    ganq_quantize_options rtn = {.struct_size = sizeof rtn, .recipe = GANQ_RECIPE_RTN};
+    ganq_model_quantize_options options = {.struct_size = sizeof options};
+    ganq_model *quantized = NULL;
+    for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+        options.target_bits = bits[i];
+        ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                      GANQ_ERR_INVALID_ARG, "target_bits");
+    }
+    options.target_bits = 3;
+    options.layer = &rtn;
+    ck_ganq_fails(ganq_model_quantize(ctx, model, NULL, &options, &quantized),
+                  GANQ_ERR_INVALID_ARG, "target_bits");
+    options.target_bits = 0;
+    options.layer = NULL;
+    options.compensation = 1.5f;
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                  GANQ_ERR_INVALID_ARG, "compensation");
+    options.compensation = 0.5f;
+    options.propagate = GANQ_SWITCH_OFF;
+    ck_ganq_fails(ganq_model_quantize(ctx, model, corpus, &options, &quantized),
+                  GANQ_ERR_INVALID_ARG, "propagate is off");
+    ck_assert_ptr_null(quantized);
+}
+END_TEST
+
+/* With it, without it, and at another strength: three different models; the plan knows its memory.
+ */
+START_TEST(compensation_is_an_option) {
+    static const float strengths[] = {0, -1, 0.5f, 0.75f};
+    ganq_quantize_options layer = {
+        .struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_FAST};
+    ganq_model *models[4];
+    ganq_quantize_plan plans[4];
+    for (int i = 0; i < 4; i++) {
+        ganq_model_quantize_options options = {
+            .struct_size = sizeof options, .layer = &layer, .compensation = strengths[i]};
+        plans[i] = (ganq_quantize_plan){.struct_size = sizeof plans[i]};
+        ck_ganq_ok(ganq_model_quantize(ctx, model, corpus, &options, &models[i]));
+        ck_ganq_ok(ganq_model_plan(ctx, model, corpus, &options, &plans[i], NULL));
+    }
+    assert_same_logits(models[0], models[3]);
+    ck_assert_double_gt(logit_distance(models[0], models[1]), 0);
+    ck_assert_double_gt(logit_distance(models[0], models[2]), 0);
+    ck_assert_double_gt(logit_distance(models[1], models[2]), 0);
+    ck_assert_int_eq(plans[0].activation_bytes, 2 * plans[1].activation_bytes);
+    for (int i = 0; i < 4; i++)
+        ganq_model_free(models[i]);
+}
+END_TEST
+
 START_TEST(plan_matches_outliers_and_biases) {
     ganq_quantize_options layer = {
         .struct_size = sizeof layer, .bits = 4, .recipe = GANQ_RECIPE_RTN};
@@ -695,6 +864,7 @@ int main(void) {
     tcase_add_test(plain, source_is_gone);
     tcase_add_test(plain, disk_full);
     tcase_add_test(plain, cancel_at_every_call);
+    tcase_add_test(plain, cancel_while_choosing_bits);
     tcase_add_test(plain, progress_never_goes_back);
     tcase_add_test(plain, every_allocation_may_fail);
     tcase_add_test(plain, memory_budget);
@@ -702,6 +872,11 @@ int main(void) {
     tcase_add_test(plain, propagation_changes_later_inputs_only);
     tcase_add_test(plain, nearest_needs_no_calibration);
     tcase_add_test(plain, skips_by_expression);
+    tcase_add_test(plain, mixes_bits_within_the_budget);
+    tcase_add_test(plain, saves_mixed_bits);
+    tcase_add_test(plain, mixed_bits_whatever_the_threads);
+    tcase_add_test(plain, target_bits_and_compensation_are_checked);
+    tcase_add_test(plain, compensation_is_an_option);
     tcase_add_test(plain, bad_sequences);
     tcase_add_test(plain, null_arguments);
     tcase_add_test(biases, saves_biases_and_a_head);

@@ -2,3 +2,8 @@ set(ganq_pipeline_floors base io backend calib solver pack cpu gemm model runtim
 ganq_unit_test(test_pipeline FLOORS ${ganq_pipeline_floors} SOURCES pipeline/test_pipeline.c pipeline/tiny_model.c)
 ganq_unit_test(test_compensate FLOORS ${ganq_pipeline_floors} SOURCES pipeline/test_compensate.c)
 ganq_api_test(test_tensors pipeline/test_tensors.c pipeline/tiny_model.c)
+ganq_unit_test(test_allocate FLOORS ${ganq_pipeline_floors} SOURCES pipeline/test_allocate.c)
+ganq_api_test(test_guided pipeline/test_guided.c)
+if(TARGET example_06_guided_hessian)
+  add_test(NAME example_guided_hessian COMMAND example_06_guided_hessian)
+endif()

@@ -21,7 +21,7 @@ def random(*shape, seed=0):
 
 class LayerTest(unittest.TestCase):
     def setUp(self):
-        self.ctx = ganq.Context(threads=2)
+        self.ctx = ganq.Context(threads=2, numerics="exact")
         self.addCleanup(self.ctx.close)
         self.w = random(N, K)
         self.x = random(300, K, seed=1)
@@ -31,6 +31,7 @@ class LayerTest(unittest.TestCase):
 
     def test_context(self):
         self.assertEqual(self.ctx.threads, 2)
+        self.assertEqual(self.ctx.numerics, "exact")
         self.assertIn("cpu", self.ctx.device_name)
         with self.assertRaises(ValueError):
             ganq.Context(device="tpu")
@@ -231,6 +232,11 @@ class ModelTest(unittest.TestCase):
             quantized.export_dense(plain, dtype="f32")
             with ganq.Model.load(self.ctx, plain) as exported:
                 self.assertEqual(exported.info().linears_quantized, 0)
+
+    def test_random_weights(self):
+        with ganq.Model.random(self.ctx, MODEL, bits=3, seed=5) as model:
+            self.assertEqual(model.info().linears_quantized, self.model.info().linears)
+            self.assertEqual({linear.bits for linear in model.linears()}, {3})
 
     def test_plan(self):
         plan = self.model.plan(recipe="rtn", bits=3, skip="down_proj")

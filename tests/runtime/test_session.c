@@ -157,10 +157,12 @@ START_TEST(refusals_leave_the_session) {
 }
 END_TEST
 
-/* The session holds on to what it needs, and a step takes no memory. */
+/* The session holds on to what it needs, and a step takes no memory. Parameter 0: dense; 1, 2: with
+ * layers, in exact and in fast numerics. */
 START_TEST(references_and_steps_without_allocation) {
     ganq_context *own = test_context(2, NULL);
-    ganq_model *model = make_model(0);
+    ganq_model *model = make_model(_i > 0);
+    own->options.numerics = _i == 2 ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT;
     ganq_session *session;
     ck_ganq_ok(ganq__session_create(own, model, 50, &session));
     ganq__context_release(own);
@@ -308,7 +310,7 @@ int main(void) {
     tcase_add_loop_test(tests, prefill_equals_steps, 0, 2);
     tcase_add_test(tests, truncating);
     tcase_add_test(tests, refusals_leave_the_session);
-    tcase_add_test(tests, references_and_steps_without_allocation);
+    tcase_add_loop_test(tests, references_and_steps_without_allocation, 0, 3);
     tcase_add_test(tests, failing_allocations);
     tcase_add_test(tests, generating);
     suite_add_tcase(suite, tests);

@@ -34,6 +34,10 @@ static void constant_rows(layer *l) {
         for (int64_t k = 0; k < l->K; k++)
             l->w[n * l->K + k] = n % 2 ? 0 : 0.37f;
 }
+static void quarter_rows(layer *l) { /* each row constant */
+    for (int64_t i = 0; i < l->N * l->K; i++)
+        l->w[i] = (float)(i / l->K) * 0.25f - 0.5f;
+}
 static void few_values(layer *l) {
     for (int64_t i = 0; i < l->N * l->K; i++)
         l->w[i] = (float)(i * 7 % 3) * 0.5f - 0.25f;
@@ -67,6 +71,12 @@ static void massive_input(layer *l) { /* one input 10^4 times the others */
         l->h[k * l->K + 3] *= 1e4f;
     }
 }
+static void ill_conditioned(layer *l) { /* inputs of size 1e-4 to 1e4: H_kk over 16 decades */
+    for (int64_t i = 0; i < l->K; i++)
+        for (int64_t k = 0; k < l->K; k++)
+            l->h[i * l->K + k] *=
+                powf(10, (float)(i * 13 % l->K + k * 13 % l->K) * 8 / (float)l->K - 8);
+}
 static void equal_inputs(layer *l) {
     for (int64_t i = 0; i < l->K * l->K; i++)
         l->h[i] = 1;
@@ -80,6 +90,7 @@ static const edge_case cases[] = {
     {"K = 3, fewer columns than entries", 4, 3, 20, keep},
     {"rank 5 of 40", 12, 40, 5, keep},
     {"rank 1", 6, 30, 1, keep},
+    {"rank 108 of 300", 4, 300, 108, keep},
     {"K over a chunk", 6, 300, 350, keep},
     {"dead inputs", 9, 40, 100, dead_inputs},
     {"one live input", 5, 20, 60, one_live_input},
@@ -94,6 +105,8 @@ static const edge_case cases[] = {
     {"large H", 6, 40, 100, large_hessian},
     {"small H", 6, 40, 100, small_hessian},
     {"a massive input", 6, 40, 100, massive_input},
+    {"ill-conditioned", 8, 64, 200, ill_conditioned},
+    {"ill-conditioned, rank 24 of 64", 8, 64, 24, ill_conditioned},
     {"equal inputs", 6, 24, 10, equal_inputs},
 };
 
@@ -117,6 +130,10 @@ START_TEST(test_edge) {
                 o.outlier_ratio = 0.05f;
                 ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, with_h ? l.h : NULL, &o, &s));
                 check_solution(ctx, &l, with_h ? l.h : NULL, &s);
+                if (r >= 2)
+                    ck_assert_msg(s.error <= rtn * (1 + 1e-12),
+                                  "%s, outliers: %g, round-to-nearest without has %g", c->name,
+                                  s.error, rtn);
                 ganq__solution_free(&s);
             }
         }
@@ -125,18 +142,22 @@ START_TEST(test_edge) {
 }
 END_TEST
 
-/* Rows that a table can hold exactly come out exact, up to the rounding of the table. */
+/* Rows that a table can hold exactly come out exact: the values here are F16 values. */
 START_TEST(test_exact_rows) {
+    static void (*const changes[])(layer * l) = {few_values, quarter_rows};
     ganq_context *ctx = open_context(1);
-    layer l = make_layer(6, 40, 100, 2);
-    few_values(&l);
-    for (int with_h = 0; with_h < 2; with_h++)
-        for (int bits = 2; bits <= 4; bits++) {
-            ganq__solution s = solve(ctx, &l, with_h ? l.h : NULL, bits, GANQ_RECIPE_DEFAULT);
-            ck_assert_double_eq(s.error, 0); /* -1/4, 1/4, 3/4 are F16 values */
-            ganq__solution_free(&s);
-        }
-    free_layer(&l);
+    for (int c = 0; c < 2; c++) {
+        layer l = make_layer(6, 40, c ? 15 : 100, 2);
+        changes[c](&l);
+        for (int with_h = 0; with_h < 2; with_h++)
+            for (int bits = 2; bits <= 4; bits++)
+                for (size_t r = 2; r < 5; r++) { /* ours */
+                    ganq__solution s = solve(ctx, &l, with_h ? l.h : NULL, bits, all_recipes[r]);
+                    ck_assert_double_eq(s.error, 0);
+                    ganq__solution_free(&s);
+                }
+        free_layer(&l);
+    }
     close_context(ctx);
 }
 END_TEST

@@ -1,7 +1,7 @@
 /* The inner loops of every instruction set against the reference's definition. */
 #include "solver_util.h"
 
-static const int64_t sizes[] = {1, 7, 16, 31, 64, 200, 256, 300, 530};
+static const int64_t sizes[] = {1, 7, 16, 31, 64, 200, 256, 300, 530, 1100};
 enum { TRIALS = 13 };
 
 typedef struct inputs {
@@ -21,8 +21,12 @@ static float *zeros(int64_t count) {
     return x;
 }
 
+static void *make_scratch(int64_t ld, int64_t trials) {
+    return zeros(ganq__solver_scratch(ld, trials) / (int64_t)sizeof(float));
+}
+
 static inputs make_inputs(int64_t K, int levels) {
-    inputs in = {.K = K, .ld = (K + 15) / 16 * 16, .levels = levels};
+    inputs in = {.K = K, .ld = ganq__panel_ld(K), .levels = levels};
     uint32_t state = (uint32_t)K * 31 + (uint32_t)levels;
     in.square = (ganq__panels){K, in.ld, 0, zeros(ganq__panels_size(K, 0))};
     in.lower = (ganq__panels){K, in.ld, 1, zeros(ganq__panels_size(K, 1))};
@@ -88,12 +92,14 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
     double energy[2][TRIALS], change[2][TRIALS] = {{0}};
     int64_t moves[2][TRIALS];
     const ganq__solver_ops *both[2] = {ref, ops};
+    void *scratch = make_scratch(in.ld, TRIALS);
     for (int o = 0; o < 2; o++) {
         e[o] = zeros(all);
         r[o] = zeros(all);
         codes[o] = malloc((size_t)all);
         memcpy(codes[o], in.codes, (size_t)all);
-        both[o]->assign(&in.lower, in.inverse, TRIALS, in.w, in.tables, codes[o], e[o], r[o]);
+        both[o]->assign(&in.lower, in.inverse, TRIALS, in.w, in.tables, codes[o], e[o], r[o],
+                        scratch);
         for (int64_t i = 0; i < all; i++)
             ck_assert((codes[o][i] == GANQ__EXACT) == (in.codes[i] == GANQ__EXACT));
     }
@@ -102,7 +108,7 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
     check_close(e[1], e[0], all, 1);
     check_close(r[1], r[0], all, scale);
     for (int o = 0; o < 2; o++)
-        both[o]->gram(&in.lower, levels, TRIALS, codes[0], r[0], gram[o], slope[o]);
+        both[o]->gram(&in.lower, levels, TRIALS, codes[0], r[0], gram[o], slope[o], scratch);
     for (int64_t i = 0; i < TRIALS; i++)
         for (int s = 0; s < levels; s++) {
             check_close(&gram[1][256 * i + 16 * s], &gram[0][256 * i + 16 * s], levels,
@@ -110,8 +116,8 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
             check_close(&slope[1][16 * i + s], &slope[0][16 * i + s], 1, scale * scale);
         }
     for (int o = 0; o < 2; o++) {
-        both[o]->product(&in.square, TRIALS, e[0], r[o]);
-        both[o]->energy(&in.square, TRIALS, in.exact, energy[o]);
+        both[o]->product(&in.square, TRIALS, e[0], r[o], scratch);
+        both[o]->energy(&in.square, TRIALS, in.exact, energy[o], scratch);
     }
     check_close(r[1], r[0], all, scale);
     for (int i = 0; i < TRIALS; i++)
@@ -119,7 +125,7 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
     for (int o = 0; o < 2; o++) {
         memcpy(codes[o], codes[0], (size_t)all);
         memcpy(e[o], e[0], (size_t)all * sizeof(float));
-        both[o]->product(&in.square, TRIALS, e[o], r[o]);
+        both[o]->product(&in.square, TRIALS, e[o], r[o], scratch);
     }
     for (int o = 0; o < 2; o++)
         both[o]->sweep(&in.square, in.diagonal, in.inverse, TRIALS, in.w, in.tables, codes[o], e[o],
@@ -138,14 +144,16 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
     for (int64_t i = 0; i < TRIALS; i += 4) {
         memcpy(codes[1], in.codes, (size_t)all);
         memcpy(codes1, in.codes + i * in.ld, (size_t)in.ld);
-        ops->assign(&in.lower, in.inverse, TRIALS, in.w, in.tables, codes[1], e[1], r[1]);
-        ops->assign(&in.lower, in.inverse, 1, in.w + i * in.ld, in.tables + i, codes1, e1, r1);
+        ops->assign(&in.lower, in.inverse, TRIALS, in.w, in.tables, codes[1], e[1], r[1],
+                    scratch);
+        ops->assign(&in.lower, in.inverse, 1, in.w + i * in.ld, in.tables + i, codes1, e1, r1,
+                    scratch);
         ck_assert_mem_eq(r1, r[1] + i * in.ld, (size_t)K * sizeof(float));
         ck_assert_mem_eq(codes1, codes[1] + i * in.ld, (size_t)K);
-        ops->product(&in.square, TRIALS, e[1], r[1]);
-        ops->product(&in.square, 1, e1, r1);
+        ops->product(&in.square, TRIALS, e[1], r[1], scratch);
+        ops->product(&in.square, 1, e1, r1, scratch);
         ck_assert_mem_eq(r1, r[1] + i * in.ld, (size_t)K * sizeof(float));
-        ops->energy(&in.square, 1, in.exact + i * in.ld, &energy[0][i]);
+        ops->energy(&in.square, 1, in.exact + i * in.ld, &energy[0][i], scratch);
         ck_assert(energy[0][i] == energy[1][i]);
         double change1 = 0;
         int64_t moves1;
@@ -157,6 +165,7 @@ static void check_ops(const ganq__solver_ops *ops, int64_t K, int levels) {
         ck_assert(change1 == change[1][i] && moves1 == moves[1][i]);
         ck_assert_mem_eq(r1, r[1] + i * in.ld, (size_t)K * sizeof(float));
     }
+    free(scratch);
     free(e1);
     free(r1);
     free(codes1);
@@ -209,8 +218,8 @@ START_TEST(test_gram_identity) {
         }
     float gram[256], slope[16], e[80] = {0}, r[80] = {0};
     uint8_t codes[80] = {0};
-    ganq__solver_ops_ref.assign(&in.lower, in.inverse, 1, in.w, in.tables, codes, e, r);
-    ganq__solver_ops_ref.gram(&in.lower, 8, 1, codes, r, gram, slope);
+    ganq__solver_ops_ref.assign(&in.lower, in.inverse, 1, in.w, in.tables, codes, e, r, NULL);
+    ganq__solver_ops_ref.gram(&in.lower, 8, 1, codes, r, gram, slope, NULL);
     double expected[8][8] = {{0}}, expected_slope[8] = {0};
     for (int64_t i = 0; i < K; i++)
         for (int64_t j = 0; j < K; j++) {

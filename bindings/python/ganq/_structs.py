@@ -36,7 +36,8 @@ class ContextOptions(Sized):
 
 class QuantizeOptions(Sized):
     _fields_ = [("struct_size", c_uint32), ("bits", c_int32), ("recipe", c_int32), ("iterations", c_int32),
-                ("damping", c_float), ("outlier_ratio", c_float), ("lut_dtype", c_int32), ("reserved", c_int32)]
+                ("damping", c_float), ("outlier_ratio", c_float), ("lut_dtype", c_int32), ("reserved", c_int32),
+                ("row_weights", POINTER(Matrix))]
 
 
 class Step(ctypes.Structure):
@@ -55,6 +56,12 @@ class LayerInfo(Sized):
                 ("bits_per_weight", c_double)]
 
 
+class DeviceProduct(Sized):
+    _fields_ = [("struct_size", c_uint32), ("count", c_int32), ("layers", c_void_p * 3), ("rows", c_int64),
+                ("x", c_void_p), ("x_stride", c_int64), ("x_dtype", c_int32), ("y_dtype", c_int32), ("y", c_void_p * 3),
+                ("y_strides", c_int64 * 3), ("workspace", c_void_p), ("workspace_bytes", c_int64), ("stream", c_void_p)]
+
+
 class CorpusOptions(Sized):
     _fields_ = [("struct_size", c_uint32), ("mode", c_int32), ("samples", c_int64), ("length", c_int64),
                 ("skip", c_int64), ("seed", c_uint64)]
@@ -62,6 +69,10 @@ class CorpusOptions(Sized):
 
 class ModelOptions(Sized):
     _fields_ = [("struct_size", c_uint32), ("verify", c_int32)]
+
+
+class RandomOptions(Sized):
+    _fields_ = [("struct_size", c_uint32), ("bits", c_int32), ("seed", c_uint64)]
 
 
 class ModelInfo(Sized):
@@ -78,7 +89,8 @@ class LinearInfo(Sized):
 
 
 class ModelQuantizeOptions(Sized):
-    _fields_ = [("struct_size", c_uint32), ("propagate", c_int32), ("layer", POINTER(QuantizeOptions)), ("skip", c_char_p)]
+    _fields_ = [("struct_size", c_uint32), ("propagate", c_int32), ("layer", POINTER(QuantizeOptions)), ("skip", c_char_p),
+                ("target_bits", c_float), ("compensation", c_float)]
 
 
 class QuantizePlan(Sized):

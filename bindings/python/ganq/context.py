@@ -44,7 +44,7 @@ class Context(Handle):
 
     device    "auto", "cpu", "cuda" or "cuda:1"
     threads   CPU threads, caller included; 0: the CPUs this process may use. Results do not depend on it
-    numerics  "default", "fast" or "exact" arithmetic of ganq_lut_gemm
+    numerics  "fast" or "exact" arithmetic of products with quantized layers; "default": what $GANQ_NUMERICS says, else fast
     log       called with (level, message), level one of "error", "warning", "info", "debug"
     progress  called with a Progress; returning a true value, or raising, cancels the call
     """
@@ -111,3 +111,8 @@ class Context(Handle):
     @property
     def threads(self) -> int:
         return lib.ganq_context_threads(self.handle)
+
+    @property
+    def numerics(self) -> str:
+        """ "fast" or "exact": what the products are computed in."""
+        return {number: name for name, number in _NUMERICS.items()}[lib.ganq_context_numerics(self.handle)]

@@ -152,18 +152,22 @@ class Layer(Handle):
 
     @classmethod
     def quantize(cls, ctx: Context, weight: np.ndarray, hessian: Hessian | None = None, bias: np.ndarray | None = None,
-                 **options) -> "Layer":
+                 row_weights: np.ndarray | None = None, **options) -> "Layer":
         """Codes and tables for weight [N,K] that minimize (w-w~) H (w-w~)^T per row.
 
         hessian None means H = I; bias [N] is kept with the layer. Options: bits (2, 3, 4), recipe ("default", "rtn", "paper",
         "fast", "best"), iterations, damping (fraction of the mean diagonal; negative: none), outlier_ratio (0..0.1),
-        lut_dtype ("f16", "f32"). NumericError names row and column of a NaN; InvalidArgument for another K.
+        lut_dtype ("f16", "f32"). row_weights [N] >= 0: how much each row counts in the report's error and norm (and in the
+        choice of the paper's best iterate); other codes do not depend on it. NumericError names row and column of a NaN; InvalidArgument for another K.
         """
         chosen = quantize_options(**options)
         w, w_alive = matrix(weight, "weight")
         b, b_alive = matrix(bias, "bias")
+        _, r_alive = matrix(row_weights, "row_weights")
+        if r_alive:
+            chosen.row_weights = ctypes.pointer(r_alive[0])
         pointer = ctx.create(lib.ganq_layer_quantize, ctx.handle, w, hessian.handle if hessian else None, b, chosen)
-        del w_alive, b_alive
+        del w_alive, b_alive, r_alive
         return cls(ctx, pointer)
 
     @classmethod

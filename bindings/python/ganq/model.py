@@ -65,10 +65,12 @@ class QuantizePlan:
     linear_bytes: list[int]
 
 
-def _model_quantize_options(propagate: bool | None, skip: str | None, options: dict) -> s.ModelQuantizeOptions:
+def _model_quantize_options(propagate: bool | None, skip: str | None, target_bits: float, compensation: float | None,
+                            options: dict) -> s.ModelQuantizeOptions:
     layer = quantize_options(**options)
     return s.ModelQuantizeOptions(propagate=switch(propagate), layer=ctypes.pointer(layer),
-                                  skip=skip.encode() if skip else None)
+                                  skip=skip.encode() if skip else None, target_bits=target_bits,
+                                  compensation=0 if compensation is None else compensation if compensation > 0 else -1)
 
 
 class Model(Handle):
@@ -87,21 +89,30 @@ class Model(Handle):
         options = s.ModelOptions(verify=switch(verify))
         return cls(ctx, ctx.create(lib.ganq_model_load, ctx.handle, path_bytes(path), options))
 
+    @classmethod
+    def random(cls, ctx: Context, path: str | os.PathLike, bits: int = 4, seed: int = 0) -> "Model":
+        """Random weights in the shape of path/config.json, made in memory: for measuring speed."""
+        options = s.RandomOptions(bits=bits, seed=seed)
+        return cls(ctx, ctx.create(lib.ganq_model_random, ctx.handle, path_bytes(path), options))
+
     def quantize(self, calibration: Corpus | None = None, propagate: bool | None = None, skip: str | None = None,
-                 **options) -> "Model":
+                 target_bits: float = 0, compensation: float | None = None, **options) -> "Model":
         """A new model with the linears of its blocks quantized; this one is unchanged.
 
         propagate (default True): each block sees inputs that went through the quantized blocks before it. skip: regular
-        expression of linears that stay dense. Other options as for Layer.quantize. calibration may be None for recipe "rtn".
+        expression of linears that stay dense. target_bits (2 to 4, in the place of `bits`): each linear gets the bits that
+        serve the model best, in the bytes of target_bits everywhere; 0: no mixing. compensation: with propagate, the part, up
+        to 1, of what a linear's inputs lost that its target makes up for; 0: none; None: the library's default. Other options
+        as for Layer.quantize. calibration may be None for recipe "rtn".
         """
-        chosen = _model_quantize_options(propagate, skip, options)
+        chosen = _model_quantize_options(propagate, skip, target_bits, compensation, options)
         return Model(self._ctx, self._ctx.create(lib.ganq_model_quantize, self._ctx.handle, self.handle,
                                                  calibration.handle if calibration else None, chosen))
 
     def plan(self, calibration: Corpus | None = None, propagate: bool | None = None, skip: str | None = None,
-             **options) -> QuantizePlan:
+             target_bits: float = 0, compensation: float | None = None, **options) -> QuantizePlan:
         """What quantize would do with the same arguments, without doing it."""
-        chosen = _model_quantize_options(propagate, skip, options)
+        chosen = _model_quantize_options(propagate, skip, target_bits, compensation, options)
         plan = s.QuantizePlan()
         sizes = (ctypes.c_int64 * self.info().linears)()
         self._ctx.call(lib.ganq_model_plan, self._ctx.handle, self.handle, calibration.handle if calibration else None,

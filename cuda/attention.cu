@@ -1,0 +1,353 @@
+// attention.cu - causal attention over the key/value cache, f32.
+//
+// Decode     (few queries) the keys are cut at multiples of 128; a block takes one piece for all the query heads that
+//            share a key head (at most 8), so that keys and values are read once:
+//              scores   8 lanes per key, 4 keys per warp at a time, dot products summed in 3 shuffles
+//              softmax  within the piece: maximum and sum of each query go to `extremes`
+//              values   16 bytes per thread and key, the sums go to `partial`
+//            and a second kernel puts the pieces together, in order. The cut depends on the keys alone, so the result
+//            does not depend on how many pieces a recorded launch has room for.
+// Prefill    a block takes 32 queries of one head through all their keys, 32 at a time, with a running softmax:
+//
+//                     32 keys                 dim
+//            32 q [ scores S ]   x   [ values V ]  ->  sums O: a warp owns 8 queries, a lane 4 or 8 columns
+//
+//            Q [32][dim], K and then V [32][dim] and S [32][32] lie in shared memory; rows are padded by 16 bytes so that 8
+//            rows at the same column are in 8 different groups of banks.
+// Limits     dim <= 256
+#include <math.h>
+
+#include "model_kernels.h"
+#include "reduce.cuh"
+
+// x[0..3] of a row with `left` elements from here on; what is beyond is 0. aligned: rows are multiples of 16 bytes.
+static __device__ __forceinline__ float4 load4(const float *x, int left, int aligned) {
+    if (aligned)
+        return *(const float4 *)x;
+    return make_float4(x[0], left > 1 ? x[1] : 0, left > 2 ? x[2] : 0, left > 3 ? x[3] : 0);
+}
+static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+static __device__ __forceinline__ void add4(float4 &sum, float p, float4 v) {
+    sum.x = fmaf(p, v.x, sum.x);
+    sum.y = fmaf(p, v.y, sum.y);
+    sum.z = fmaf(p, v.z, sum.z);
+    sum.w = fmaf(p, v.w, sum.w);
+}
+
+// The keys that the query at `position` sees: [first, position].
+static __device__ __forceinline__ int64_t first_key(int64_t position, int64_t window) {
+    return window > 0 && position + 1 > window ? position + 1 - window : 0;
+}
+static __device__ __forceinline__ int64_t position_of(const ganq__cuda_attention_args &a, int64_t m) {
+    return (a.counter ? (int64_t)*a.counter : a.position) + m;
+}
+
+enum { CHUNK = GANQ__ATTENTION_CHUNK, DECODE_THREADS = 128 };
+
+// Grid (chunk, kv head x groups of GROUP queries, m).
+template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) decode(const ganq__cuda_attention_args a) {
+    GANQ_DYNAMIC_SHARED(float, shared);
+    const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
+    const int dim = a.dim, dim4 = (dim + 3) / 4, aligned = dim % 4 == 0;
+    float *q = shared;                                   // [GROUP][4 dim4]
+    float *scores = q + GROUP * 4 * dim4;                // [GROUP][CHUNK]
+    float *sums = scores + GROUP * CHUNK;                // [DECODE_THREADS][4]
+    const int shared_by = a.heads / a.kv_heads, groups = (shared_by + GROUP - 1) / GROUP;
+    const int kv_head = (int)blockIdx.y / groups, within = (int)blockIdx.y % groups * GROUP;
+    const int count = min(GROUP, shared_by - within); // queries of this block
+    const int first_head = kv_head * shared_by + within;
+    const int64_t m = blockIdx.z, position = position_of(a, m);
+    const int64_t begin = max((int64_t)blockIdx.x * CHUNK, first_key(position, a.window));
+    const int64_t end = min(((int64_t)blockIdx.x + 1) * CHUNK, position + 1);
+    if (begin >= end)
+        return;
+    const int keys = (int)(end - begin);
+
+    const float *queries = a.q + (m * a.heads + first_head) * dim;
+    for (int i = thread; i < GROUP * 4 * dim4; i += DECODE_THREADS) {
+        const int g = i / (4 * dim4), d = i % (4 * dim4);
+        q[i] = g < count && d < dim ? queries[g * dim + d] : 0;
+    }
+    __syncthreads();
+
+    // scores
+    const int part = lane & 7;
+    for (int base = warp * 4; base < keys; base += DECODE_THREADS / 8) {
+        const int key = base + lane / 8;
+        const float *row = a.keys + ((int64_t)kv_head * a.capacity + begin + min(key, keys - 1)) * dim;
+        float dots[GROUP];
+#pragma unroll
+        for (int g = 0; g < GROUP; g++)
+            dots[g] = 0;
+#pragma unroll 4
+        for (int i = part; i < dim4; i += 8) {
+            const float4 k = load4(row + 4 * i, dim - 4 * i, aligned);
+#pragma unroll
+            for (int g = 0; g < GROUP; g++)
+                dots[g] = dot4(*(const float4 *)(q + (g * dim4 + i) * 4), k, dots[g]);
+        }
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            const float dot = ganq_warp_sum(dots[g], 8);
+            if (part == 0 && key < keys)
+                scores[g * CHUNK + key] = dot * a.scale;
+        }
+    }
+    __syncthreads();
+
+    // softmax within the piece
+    for (int g = warp; g < count; g += DECODE_THREADS / 32) {
+        float largest = -INFINITY, sum = 0;
+        for (int i = lane; i < keys; i += 32)
+            largest = fmaxf(largest, scores[g * CHUNK + i]);
+        largest = ganq_warp_max(largest);
+        for (int i = lane; i < keys; i += 32) {
+            const float p = expf(scores[g * CHUNK + i] - largest);
+            scores[g * CHUNK + i] = p;
+            sum += p;
+        }
+        sum = ganq_warp_sum(sum);
+        if (lane == 0) {
+            float *extreme = a.extremes + 2 * ((m * a.heads + first_head + g) * a.chunks + blockIdx.x);
+            extreme[0] = largest;
+            extreme[1] = sum;
+        }
+    }
+    __syncthreads();
+
+    // values: `slices` threads share a column and take every slices-th key
+    const int slices = DECODE_THREADS / dim4, column = thread % dim4, slice = thread / dim4;
+    float4 acc[GROUP];
+#pragma unroll
+    for (int g = 0; g < GROUP; g++)
+        acc[g] = make_float4(0, 0, 0, 0);
+    if (slice < slices) {
+        const float *row = a.values + ((int64_t)kv_head * a.capacity + begin) * dim + 4 * column;
+#pragma unroll 4
+        for (int key = slice; key < keys; key += slices) {
+            const float4 v = load4(row + (int64_t)key * dim, dim - 4 * column, aligned);
+#pragma unroll
+            for (int g = 0; g < GROUP; g++)
+                add4(acc[g], scores[g * CHUNK + key], v);
+        }
+    }
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) {
+        if (g >= count)
+            break;
+        *(float4 *)(sums + 4 * thread) = acc[g];
+        __syncthreads();
+        float *partial = a.partial + ((m * a.heads + first_head + g) * a.chunks + blockIdx.x) * dim;
+        for (int d = thread; d < dim; d += DECODE_THREADS) {
+            float sum = 0;
+            for (int s = 0; s < slices; s++)
+                sum += sums[4 * (s * dim4) + d];
+            partial[d] = sum;
+        }
+        __syncthreads();
+    }
+}
+
+// Grid (head, m), a thread per column.
+static __global__ void __launch_bounds__(256) combine(const ganq__cuda_attention_args a) {
+    const int64_t m = blockIdx.y, row = m * a.heads + blockIdx.x, position = position_of(a, m);
+    const int64_t first = first_key(position, a.window) / CHUNK, last = position / CHUNK;
+    const float *extremes = a.extremes + 2 * row * a.chunks, *partial = a.partial + row * a.chunks * a.dim;
+    float largest = -INFINITY;
+    for (int64_t c = first; c <= last; c++)
+        largest = fmaxf(largest, extremes[2 * c]);
+    float weights = 0, sum = 0;
+    const int d = (int)threadIdx.x;
+    for (int64_t c = first; c <= last; c++) {
+        const float w = expf(extremes[2 * c] - largest);
+        weights = fmaf(w, extremes[2 * c + 1], weights);
+        if (d < a.dim)
+            sum = fmaf(w, partial[c * a.dim + d], sum);
+    }
+    if (d < a.dim)
+        a.out[row * a.dim + d] = sum / weights;
+}
+
+template <int GROUP> static cudaError_t launch_decode(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+    const int shared_by = a->heads / a->kv_heads, groups = (shared_by + GROUP - 1) / GROUP, dim4 = (a->dim + 3) / 4;
+    const size_t bytes = sizeof(float) * (size_t)(GROUP * (4 * dim4 + CHUNK) + 4 * DECODE_THREADS);
+    return ganq_launch(decode<GROUP>, dim3((unsigned)a->chunks, (unsigned)(a->kv_heads * groups), (unsigned)a->M),
+                       dim3(DECODE_THREADS), bytes, stream, *a);
+}
+
+cudaError_t ganq__cuda_attention_decode(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+    const int shared_by = a->heads / a->kv_heads;
+    const cudaError_t error = shared_by == 1   ? launch_decode<1>(stream, a)
+                              : shared_by == 2 ? launch_decode<2>(stream, a)
+                              : shared_by <= 4 ? launch_decode<4>(stream, a)
+                                               : launch_decode<8>(stream, a);
+    if (error != cudaSuccess)
+        return error;
+    return ganq_launch(combine, dim3((unsigned)a->heads, (unsigned)a->M), dim3((unsigned)(a->dim + 31) / 32 * 32), 0, stream, *a);
+}
+
+enum { QUERIES = 32, KEYS = 32, PREFILL_THREADS = 128, S_STRIDE = KEYS + 4 };
+
+// Rows [0, count) of 32 from global memory (dim apart) to shared memory (stride apart); the rest is zero.
+static __device__ __forceinline__ void load_tile(float *to, int stride, const float *from, int64_t from_stride, int count, int dim) {
+    const int dim4 = (dim + 3) / 4, aligned = dim % 4 == 0;
+    for (int i = (int)threadIdx.x; i < 32 * dim4; i += PREFILL_THREADS) {
+        const int row = i / dim4, d = 4 * (i % dim4);
+        *(float4 *)(to + row * stride + d) =
+            row < count ? load4(from + row * from_stride + d, dim - d, aligned) : make_float4(0, 0, 0, 0);
+    }
+}
+
+// Grid (32 queries, head). WIDTH: groups of 128 columns of a head, 1 or 2.
+template <int WIDTH>
+static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) prefill(const ganq__cuda_attention_args a) {
+    GANQ_DYNAMIC_SHARED(float, shared);
+    const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
+    const int dim = a.dim, dim4 = (dim + 3) / 4, stride = 4 * dim4 + 4;
+    float *q = shared;                  // [QUERIES][stride]
+    float *kv = q + QUERIES * stride;   // [KEYS][stride]
+    float *s = kv + KEYS * stride;      // [QUERIES][S_STRIDE]
+    float *rescale = s + QUERIES * S_STRIDE; // [QUERIES]
+    const int head = (int)blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
+    const int64_t first_query = (int64_t)blockIdx.x * QUERIES;
+    const int queries = (int)min((int64_t)QUERIES, a.M - first_query);
+    const int64_t position = position_of(a, first_query);
+    const int64_t begin = first_key(position, a.window) / KEYS * KEYS, end = position + queries;
+    const float *keys = a.keys + (int64_t)kv_head * a.capacity * dim, *values = a.values + (int64_t)kv_head * a.capacity * dim;
+
+    load_tile(q, stride, a.q + (first_query * a.heads + head) * dim, (int64_t)a.heads * dim, queries, dim);
+    float4 acc[8][WIDTH]; // query 8 warp + i, columns 4 lane + 128 j
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int j = 0; j < WIDTH; j++)
+            acc[i][j] = make_float4(0, 0, 0, 0);
+    float largest = -INFINITY, weight = 0; // of query thread / 4, the same in its 4 threads
+
+    for (int64_t base = begin; base < end; base += KEYS) {
+        const int count = (int)min((int64_t)KEYS, end - base);
+        __syncthreads(); // the values of the last round are done with
+        load_tile(kv, stride, keys + base * dim, dim, count, dim);
+        __syncthreads();
+
+        // scores: a thread has queries tq, tq + 16 and keys tk, tk + 8, tk + 16, tk + 24
+        const int tq = thread / 8, tk = thread % 8;
+        float dots[2][4] = {};
+        for (int d = 0; d < dim4; d++) {
+            const float4 q0 = *(const float4 *)(q + tq * stride + 4 * d), q1 = *(const float4 *)(q + (tq + 16) * stride + 4 * d);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float4 k = *(const float4 *)(kv + (tk + 8 * j) * stride + 4 * d);
+                dots[0][j] = dot4(q0, k, dots[0][j]);
+                dots[1][j] = dot4(q1, k, dots[1][j]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int row = tq + 16 * i, column = tk + 8 * j;
+                const int64_t key = base + column, at = position + row;
+                const int seen = key <= at && key >= first_key(at, a.window);
+                s[row * S_STRIDE + column] = seen ? dots[i][j] * a.scale : -INFINITY;
+            }
+        __syncthreads();
+
+        // running softmax: 4 threads per query, each 8 keys; the values take the keys' place meanwhile
+        {
+            const int row = thread / 4;
+            float *mine = s + row * S_STRIDE + thread % 4 * 8;
+            float top = largest, sum = 0;
+            for (int i = 0; i < 8; i++)
+                top = fmaxf(top, mine[i]);
+            top = ganq_warp_max(top, 4);
+            const float shift = top == -INFINITY ? 0 : top; // no key of the tile is seen yet
+            const float old = expf(largest - shift);
+            for (int i = 0; i < 8; i++) {
+                mine[i] = expf(mine[i] - shift);
+                sum += mine[i];
+            }
+            weight = weight * old + ganq_warp_sum(sum, 4);
+            largest = top;
+            if (thread % 4 == 0)
+                rescale[row] = old;
+        }
+        load_tile(kv, stride, values + base * dim, dim, count, dim);
+        __syncthreads();
+
+        // sums
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const float r = rescale[8 * warp + i];
+#pragma unroll
+            for (int j = 0; j < WIDTH; j++) {
+                acc[i][j].x *= r;
+                acc[i][j].y *= r;
+                acc[i][j].z *= r;
+                acc[i][j].w *= r;
+            }
+        }
+        for (int key = 0; key < KEYS; key += 4) {
+            float4 v[4][WIDTH];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+#pragma unroll
+                for (int j = 0; j < WIDTH; j++)
+                    v[k][j] = lane + 32 * j < dim4 ? *(const float4 *)(kv + (key + k) * stride + 4 * (lane + 32 * j))
+                                                   : make_float4(0, 0, 0, 0);
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                const float4 p = *(const float4 *)(s + (8 * warp + i) * S_STRIDE + key);
+#pragma unroll
+                for (int j = 0; j < WIDTH; j++) {
+                    add4(acc[i][j], p.x, v[0][j]);
+                    add4(acc[i][j], p.y, v[1][j]);
+                    add4(acc[i][j], p.z, v[2][j]);
+                    add4(acc[i][j], p.w, v[3][j]);
+                }
+            }
+        }
+    }
+
+    __syncthreads();
+    if (thread % 4 == 0)
+        rescale[thread / 4] = 1 / weight;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int row = 8 * warp + i;
+        if (row >= queries)
+            break;
+        float *out = a.out + ((first_query + row) * a.heads + head) * dim;
+        const float r = rescale[row];
+#pragma unroll
+        for (int j = 0; j < WIDTH; j++) {
+            const int d = 4 * (lane + 32 * j);
+            const float4 o = acc[i][j];
+            if (d < dim)
+                out[d] = o.x * r;
+            if (d + 1 < dim)
+                out[d + 1] = o.y * r;
+            if (d + 2 < dim)
+                out[d + 2] = o.z * r;
+            if (d + 3 < dim)
+                out[d + 3] = o.w * r;
+        }
+    }
+}
+
+template <int WIDTH> static cudaError_t launch_prefill(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+    const int stride = (a->dim + 3) / 4 * 4 + 4;
+    const size_t bytes = sizeof(float) * (size_t)((QUERIES + KEYS) * stride + QUERIES * S_STRIDE + QUERIES);
+    const cudaError_t error = cudaFuncSetAttribute(prefill<WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess)
+        return error;
+    return ganq_launch(prefill<WIDTH>, dim3((unsigned)((a->M + QUERIES - 1) / QUERIES), (unsigned)a->heads), dim3(PREFILL_THREADS),
+                       bytes, stream, *a);
+}
+
+cudaError_t ganq__cuda_attention_prefill(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+    return a->dim <= 128 ? launch_prefill<1>(stream, a) : launch_prefill<2>(stream, a);
+}

@@ -1,0 +1,562 @@
+/* lut_gemm.c - products with quantized layers as operations of a context: placing a layer, choosing
+ * kernels, cutting a call into launches. */
+#include "lut_gemm.h"
+
+#include <string.h>
+
+#include "alloc.h"
+#include "attachment.h"
+#include "cublaslt.h"
+#include "half.h"
+#include "layer.h"
+#include "lut_engine.h"
+#include "lut_layout.h"
+#include "memory_ops.h"
+
+enum {
+    ALIGN = 256,        /* of arrays in device memory */
+    PIECE_GROUPS = 64,  /* groups of 16 rows that are packed and sent at a time */
+    TILE_TOKENS = 2048, /* rows of X per round of the tile variant */
+    FINISH_ROWS = 256   /* rows of W per block of its last kernel */
+};
+static const int64_t TILE_BYTES = 48
+                                  << 20; /* of W~ at a time: most of an L2 cache of 50 or 72 MB */
+static const size_t CUBLASLT_BYTES = (size_t)32 << 20; /* what its kernels for Hopper ask for */
+
+static int64_t rounded(int64_t count, int64_t multiple) {
+    return (count + multiple - 1) / multiple * multiple;
+}
+
+/* ---- placing ---- */
+
+typedef struct pack_job {
+    const ganq_layer *layer;
+    int64_t first, units; /* group of the piece */
+    uint8_t *rows;        /* [workers, 16, columns] codes */
+    int64_t columns;
+    uint32_t *out; /* the piece */
+} pack_job;
+
+/* The words of one unit of a group for one lane. */
+static void pack_lane(int bits, const uint8_t *rows, int64_t columns, int64_t unit, int lane,
+                      uint32_t *stored) {
+    for (int q = 0; q < ganq__unit_tiles(bits); q++) {
+        const uint8_t *tile = rows + unit * ganq__unit_columns(bits) + q * GANQ__TILE_COLUMNS;
+        uint32_t words[GANQ__TILE_WORDS] = {0};
+        for (int j = 0; j < GANQ__TILE_WORDS; j++)
+            for (int b = 0; b < 4; b++) {
+                const uint8_t *code =
+                    tile + ganq__pair_row(lane, b) * columns + ganq__pair_column(lane, j, b);
+                words[j] |= (uint32_t)(code[0] | code[1] << bits) << 8 * b;
+            }
+        ganq__stored_words(bits, words, stored + q * ganq__tile_stored_words(bits));
+    }
+}
+
+static void pack_group(void *user, int64_t i, int worker) {
+    const pack_job *job = user;
+    const ganq_layer *layer = job->layer;
+    const int bits = layer->bits, vectors = ganq__unit_vectors(bits);
+    const int64_t group = job->first + i;
+    uint8_t *rows = job->rows + worker * GANQ__TILE_ROWS * job->columns;
+    for (int64_t r = 0; r < GANQ__TILE_ROWS; r++) {
+        uint8_t *row = rows + r * job->columns;
+        const int64_t n = GANQ__TILE_ROWS * group + r;
+        memset(row, 0, (size_t)job->columns);
+        if (n < layer->N)
+            ganq__layer_codes_row(layer, n, row);
+    }
+    for (int64_t unit = 0; unit < job->units; unit++)
+        for (int lane = 0; lane < 32; lane++) {
+            uint32_t stored[12];
+            pack_lane(bits, rows, job->columns, unit, lane, stored);
+            for (int v = 0; v < vectors; v++)
+                memcpy(job->out + 4 * ganq__lut_vector(i, unit, job->units, bits, v, lane),
+                       stored + 4 * v, 16);
+        }
+}
+
+static ganq_status place_codes(ganq_context *ctx, const ganq_layer *layer, char *codes) {
+    const int64_t groups = ganq__lut_groups(layer->N),
+                  units = ganq__lut_units(layer->K, layer->bits);
+    const int64_t group_bytes = ganq__lut_code_bytes(16, layer->K, layer->bits);
+    const int64_t piece = groups < PIECE_GROUPS ? groups : PIECE_GROUPS;
+    const size_t columns = (size_t)(units * ganq__unit_columns(layer->bits));
+    pack_job job = {.layer = layer, .units = units, .columns = (int64_t)columns};
+    ganq_status status = GANQ_OK;
+    GANQ_ALLOC_GOTO(free_job, job.rows,
+                    (size_t)(ganq__pool_threads(ctx->pool) * GANQ__TILE_ROWS) * columns);
+    GANQ_ALLOC_GOTO(free_job, job.out, (size_t)(piece * group_bytes / 4));
+    for (; job.first < groups; job.first += PIECE_GROUPS) {
+        const int64_t count = groups - job.first < piece ? groups - job.first : piece;
+        ganq__parallel_for(ctx->pool, count, pack_group, &job);
+        GANQ_TRY_GOTO(free_job, ctx->memory->upload(ctx, codes + job.first * group_bytes, job.out,
+                                                    (size_t)(count * group_bytes)));
+    }
+free_job:
+    ganq__free(job.rows);
+    ganq__free(job.out);
+    return status;
+}
+
+/* Tables with the rows of the last group filled up with zeros. */
+static ganq_status place_tables(ganq_context *ctx, const ganq_layer *layer, int table_f32,
+                                void *tables) {
+    const int64_t used = layer->N * layer->L, all = 16 * ganq__lut_groups(layer->N) * layer->L;
+    uint16_t *halves;
+    if (table_f32) {
+        float *floats = ganq__calloc((size_t)all, sizeof *floats);
+        if (!floats)
+            return GANQ_ERR_NO_MEMORY;
+        memcpy(floats, layer->lut, (size_t)used * sizeof *floats);
+        const ganq_status status =
+            ctx->memory->upload(ctx, tables, floats, (size_t)all * sizeof *floats);
+        ganq__free(floats);
+        return status;
+    }
+    halves = ganq__calloc((size_t)all, sizeof *halves);
+    if (!halves)
+        return GANQ_ERR_NO_MEMORY;
+    for (int64_t i = 0; i < used; i++)
+        halves[i] = ganq__f32_to_f16(layer->lut[i]);
+    const ganq_status status =
+        ctx->memory->upload(ctx, tables, halves, (size_t)all * sizeof *halves);
+    ganq__free(halves);
+    return status;
+}
+
+/* Where the arrays of a layer lie in its piece of memory. */
+typedef struct offsets {
+    int64_t codes, tables, bias, rowptr, columns, values, end;
+} offsets;
+
+static offsets offsets_of(const ganq_layer *layer) {
+    const int64_t outliers = layer->outlier_rowptr ? layer->outlier_rowptr[layer->N] : 0;
+    const int64_t entry = layer->lut_dtype == GANQ_DTYPE_F32 ? 4 : 2;
+    offsets o = {0};
+    o.tables = rounded(ganq__lut_code_bytes(layer->N, layer->K, layer->bits), ALIGN);
+    o.bias = o.tables + rounded(16 * ganq__lut_groups(layer->N) * layer->L * entry, ALIGN);
+    o.rowptr = o.bias + (layer->bias ? rounded(4 * layer->N, ALIGN) : 0);
+    o.columns = o.rowptr + (outliers ? rounded(4 * (layer->N + 1), ALIGN) : 0);
+    o.values = o.columns + rounded(4 * outliers, ALIGN);
+    o.end = o.values + rounded(4 * outliers, ALIGN);
+    return o;
+}
+
+static int64_t lut_placed_bytes(const ganq_layer *layer) {
+    return offsets_of(layer).end;
+}
+
+static ganq_status lut_place(ganq_context *ctx, const ganq_layer *layer, void **out) {
+    const offsets o = offsets_of(layer);
+    const int64_t outliers = layer->outlier_rowptr ? layer->outlier_rowptr[layer->N] : 0;
+    ganq__lut_placed *placed;
+    ganq_status status;
+    if (16 * ganq__lut_groups(layer->N) > INT32_MAX || rounded(layer->K, 256) > INT32_MAX)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
+                  "a layer of %lld x %lld on a GPU: at most 2^31 - 256 rows and columns",
+                  (long long)layer->N, (long long)layer->K);
+    placed = ganq__calloc(1, sizeof *placed);
+    if (!placed)
+        return GANQ_ERR_NO_MEMORY;
+    placed->N = layer->N;
+    placed->K = layer->K;
+    placed->bits = layer->bits;
+    placed->table_f32 = layer->lut_dtype == GANQ_DTYPE_F32;
+    GANQ_TRY_GOTO(free_placed, ctx->memory->allocate(ctx, (size_t)o.end, &placed->memory));
+    char *memory = placed->memory;
+    GANQ_TRY_GOTO(release, place_codes(ctx, layer, memory + o.codes));
+    GANQ_TRY_GOTO(release, place_tables(ctx, layer, placed->table_f32, memory + o.tables));
+    placed->part = (ganq__lut_part){
+        .codes = memory + o.codes, .tables = memory + o.tables, .N = (int32_t)layer->N};
+    if (layer->bias) {
+        GANQ_TRY_GOTO(release, ctx->memory->upload(ctx, memory + o.bias, layer->bias,
+                                                   (size_t)(4 * layer->N)));
+        placed->part.bias = (const float *)(memory + o.bias);
+    }
+    if (outliers) {
+        GANQ_TRY_GOTO(release, ctx->memory->upload(ctx, memory + o.rowptr, layer->outlier_rowptr,
+                                                   (size_t)(4 * (layer->N + 1))));
+        GANQ_TRY_GOTO(release, ctx->memory->upload(ctx, memory + o.columns, layer->outlier_cols,
+                                                   (size_t)(4 * outliers)));
+        GANQ_TRY_GOTO(release, ctx->memory->upload(ctx, memory + o.values, layer->outlier_vals,
+                                                   (size_t)(4 * outliers)));
+        placed->part.rowptr = (const int32_t *)(memory + o.rowptr);
+        placed->part.columns = (const int32_t *)(memory + o.columns);
+        placed->part.values = (const float *)(memory + o.values);
+    }
+    *out = placed;
+    return GANQ_OK;
+release:
+    ctx->memory->release(ctx, placed->memory);
+free_placed:
+    ganq__free(placed);
+    return status;
+}
+
+static void lut_unplace(ganq_context *ctx, void *data) {
+    ganq__lut_placed *placed = data;
+    ctx->memory->release(ctx, placed->memory);
+    ganq__free(placed);
+}
+
+/* ---- a call, cut into launches ---- */
+
+/* Layers [first, first + count) of a call go into one launch, with one plan. */
+typedef struct round_plan {
+    int first, count;
+    int64_t N;
+    int parts;         /* columns per row of X: 2 with lower parts */
+    int needs_columns; /* X is prepared */
+    int vectors;       /* X may be read 16 bytes at a time */
+    ganq__lut_plan plan;
+    int64_t tokens;                                  /* rows of X per launch */
+    int64_t column_ld;                               /* prepared X */
+    int64_t tile_rows;                               /* of W~ at a time, the tile variant's */
+    size_t columns_bytes, scales_bytes, extra_bytes; /* of the workspace, one after the other */
+} round_plan;
+
+static int is_exact(const ganq_context *ctx) {
+    return ctx->options.numerics == GANQ_NUMERICS_EXACT;
+}
+
+static ganq__lut_state *state_of(ganq_context *ctx) {
+    return ganq__cuda_of(ctx)->lut;
+}
+
+/* Measured plans, once per context. A file that cannot be used is no reason to fail. */
+static void read_tuning(ganq_context *ctx, ganq__lut_state *state) {
+    char path[4096];
+    if (state->tuning_read)
+        return;
+    state->tuning_read = 1;
+    if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
+        ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
+        ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
+}
+
+static ganq_status ensure_state(ganq_context *ctx, ganq__lut_state **out) {
+    ganq__cuda *cuda = ganq__cuda_of(ctx);
+    if (!cuda->lut) {
+        cuda->lut = ganq__calloc(1, sizeof *cuda->lut);
+        if (!cuda->lut)
+            return GANQ_ERR_NO_MEMORY;
+    }
+    read_tuning(ctx, cuda->lut);
+    *out = cuda->lut;
+    return GANQ_OK;
+}
+
+/* cuBLASLt, opened once; without it the tensor-core kernel takes what it would have. */
+static int has_cublaslt(ganq_context *ctx, ganq__lut_state *state) {
+    if (!state->product && !state->no_cublaslt) {
+        if (ganq__cublaslt_open(ctx, &state->cublaslt) == GANQ_OK) {
+            state->product = ganq__cublaslt_product;
+        } else {
+            state->no_cublaslt = 1;
+            ganq__log(ctx, GANQ_LOG_WARNING, "large products without cuBLASLt, more slowly: %s",
+                      ganq_last_error());
+        }
+    }
+    return state->product != NULL;
+}
+
+void ganq__lut_close(ganq_context *ctx) {
+    ganq__lut_state *state = state_of(ctx);
+    if (!state)
+        return;
+    ganq__cublaslt_close(state->cublaslt);
+    ganq__lut_tuning_free(&state->tuning);
+    ganq__free(state);
+    ganq__cuda_of(ctx)->lut = NULL;
+}
+
+static int x_vectors(const ganq__lut_call *call) {
+    const int64_t per_vector = call->x_dtype == GANQ_DTYPE_F32 ? 4 : 8;
+    return call->x && (uintptr_t)call->x % 16 == 0 && call->layers[0]->K % 8 == 0 &&
+           (call->M == 1 || call->ldx % per_vector == 0);
+}
+
+/* Layers from `first` on that can share a launch: same bits, same kind of table. */
+static int launch_count(const ganq__lut_call *call, int first) {
+    int count = 1;
+    while (first + count < call->count &&
+           call->layers[first + count]->bits == call->layers[first]->bits &&
+           call->layers[first + count]->table_f32 == call->layers[first]->table_f32)
+        count++;
+    return count;
+}
+
+static int any_outliers(const ganq__lut_call *call, const round_plan *r) {
+    for (int i = r->first; i < r->first + r->count; i++)
+        if (call->layers[i]->part.rowptr)
+            return 1;
+    return 0;
+}
+
+static ganq__lut_shape shape_of(const ganq_context *ctx, const ganq__lut_call *call,
+                                const round_plan *r) {
+    const ganq__cuda *cuda = ganq__cuda_of(ctx);
+    const ganq__lut_placed *layer = call->layers[r->first];
+    return (ganq__lut_shape){
+        .sm = cuda->sm,
+        .multiprocessors = cuda->multiprocessors,
+        .bits = layer->bits,
+        .simt_only = layer->table_f32,
+        .needs_columns = r->needs_columns,
+        .N = r->N,
+        .K = layer->K,
+        .M = call->M,
+        .columns = r->parts * call->M,
+    };
+}
+
+/* The launch that begins with layer `first`, without its plan. */
+static round_plan round_of(const ganq_context *ctx, const ganq__lut_call *call, int first) {
+    round_plan r = {.first = first, .count = launch_count(call, first), .vectors = x_vectors(call)};
+    for (int i = first; i < first + r.count; i++)
+        r.N += call->layers[i]->N;
+    r.parts = call->x_dtype == GANQ_DTYPE_F32 && is_exact(ctx) ? 2 : 1;
+    r.needs_columns = call->x_dtype != GANQ_DTYPE_F16 || !r.vectors;
+    return r;
+}
+
+ganq_status ganq__lut_shape_of(ganq_context *ctx, const ganq__lut_call *call,
+                               ganq__lut_shape *out) {
+    ganq__lut_state *state;
+    const round_plan r = round_of(ctx, call, 0);
+    GANQ_TRY(ensure_state(ctx, &state));
+    *out = shape_of(ctx, call, &r);
+    return GANQ_OK;
+}
+
+static ganq__lut_plan choose_plan(ganq_context *ctx, ganq__lut_state *state,
+                                  const ganq__lut_call *call, const round_plan *r) {
+    ganq__lut_shape shape = shape_of(ctx, call, r);
+    ganq__lut_plan plan = state->forced && ganq__lut_plan_fits(state->forced, &shape)
+                              ? *state->forced
+                              : ganq__lut_choose(&state->tuning, &shape);
+    /* W~ in f16 holds outliers to 2^-11 only. */
+    if (plan.variant == GANQ__LUT_TILES &&
+        ((is_exact(ctx) && any_outliers(call, r)) || !has_cublaslt(ctx, state))) {
+        shape.columns = GANQ__LUT_MMA_COLUMNS;
+        plan = ganq__lut_choose(NULL, &shape);
+    }
+    return plan;
+}
+
+static int64_t split_bytes(const ganq__lut_call *call, const round_plan *r) {
+    const int64_t rows = 16 * r->plan.row_tiles;
+    int64_t all = 0;
+    for (int i = r->first; i < r->first + r->count; i++)
+        all += rounded(call->layers[i]->N, rows);
+    return r->plan.splits * r->parts * r->tokens * all * 4;
+}
+
+static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int first,
+                              round_plan *r) {
+    ganq__lut_state *state;
+    const int64_t K = call->layers[first]->K;
+    *r = round_of(ctx, call, first);
+    GANQ_TRY(ensure_state(ctx, &state));
+    r->plan = choose_plan(ctx, state, call, r);
+    if (r->plan.variant == GANQ__LUT_SIMT) {
+        r->parts = 1;
+        r->needs_columns = 0;
+    }
+    const int64_t most = r->plan.variant == GANQ__LUT_SIMT  ? GANQ__LUT_SIMT_ROWS
+                         : r->plan.variant == GANQ__LUT_MMA ? GANQ__LUT_MMA_COLUMNS / r->parts
+                                                            : TILE_TOKENS;
+    r->tokens = call->M < most ? call->M : most;
+    r->column_ld = rounded(K, 8);
+    if (r->needs_columns) {
+        r->columns_bytes = (size_t)rounded(r->parts * r->tokens * r->column_ld * 2, ALIGN);
+        r->scales_bytes = (size_t)rounded(r->parts * r->tokens * 4, ALIGN);
+    }
+    if (r->plan.variant == GANQ__LUT_TILES) {
+        const int64_t fit = TILE_BYTES / (2 * r->column_ld) / FINISH_ROWS * FINISH_ROWS;
+        int64_t widest = 0;
+        for (int i = first; i < first + r->count; i++)
+            widest = call->layers[i]->N > widest ? call->layers[i]->N : widest;
+        r->tile_rows = fit < FINISH_ROWS ? FINISH_ROWS : fit;
+        if (r->tile_rows > rounded(widest, FINISH_ROWS))
+            r->tile_rows = rounded(widest, FINISH_ROWS);
+        r->extra_bytes = (size_t)rounded(r->tile_rows * r->column_ld * 2, ALIGN) +
+                         (size_t)rounded(r->parts * r->tokens * r->tile_rows * 4, ALIGN) +
+                         CUBLASLT_BYTES;
+    } else if (r->plan.splits > 1) {
+        r->extra_bytes = (size_t)rounded(split_bytes(call, r), ALIGN);
+    }
+    return GANQ_OK;
+}
+
+ganq_status ganq__lut_workspace_bytes(ganq_context *ctx, const ganq__lut_call *call,
+                                      size_t *bytes) {
+    round_plan r;
+    *bytes = 0;
+    for (int first = 0; first < call->count; first += r.count) {
+        GANQ_TRY(plan_round(ctx, call, first, &r));
+        const size_t needed = r.columns_bytes + r.scales_bytes + r.extra_bytes;
+        *bytes = needed > *bytes ? needed : *bytes;
+    }
+    return GANQ_OK;
+}
+
+static const char *row_of(const void *data, int32_t dtype, int64_t row, int64_t ld) {
+    return (const char *)data + row * ld * (dtype == GANQ_DTYPE_F32 ? 4 : 2);
+}
+
+/* One launch of args, and the sum over its splits. */
+static cudaError_t launch(cudaStream_t stream, ganq__lut_args *args, const ganq__lut_plan *plan,
+                          int dependent) {
+    cudaError_t error;
+    args->splits = plan->splits;
+    error = plan->variant == GANQ__LUT_SIMT ? ganq__lut_launch_simt(stream, args, plan, dependent)
+                                            : ganq__lut_launch_mma(stream, args, plan, dependent);
+    if (error == cudaSuccess && plan->splits > 1)
+        error = ganq__lut_launch_finish(stream, args, 16 * plan->row_tiles, dependent);
+    return error;
+}
+
+/* Layer by layer: rows of W~ to f16, cuBLASLt, and the rest of the product. */
+static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
+                             ganq__lut_args *args, char *extra, int dependent) {
+    char *const sums = extra + rounded(r->tile_rows * r->column_ld * 2, ALIGN);
+    const ganq__lut_state *state = state_of(ctx);
+    char *const library = sums + rounded(r->parts * r->tokens * r->tile_rows * 4, ALIGN);
+    const int layers = args->parts;
+    ganq__lut_part parts[GANQ__LUT_PARTS];
+    memcpy(parts, args->part, sizeof parts);
+    args->parts = 1;
+    args->splits = 1;
+    args->partial = (float *)sums;
+    for (int i = 0; i < layers; i++) {
+        /* Without bias, scale and lower parts the product is the result. */
+        const int direct = !parts[i].bias && !args->scales && args->columns == args->M &&
+                           args->y_dtype != GANQ_DTYPE_BF16 && (uintptr_t)parts[i].y % 16 == 0 &&
+                           parts[i].ldy % 8 == 0;
+        for (int64_t first = 0; first < parts[i].N; first += r->tile_rows) {
+            const int64_t rows =
+                parts[i].N - first < r->tile_rows ? parts[i].N - first : r->tile_rows;
+            const int64_t ld = rounded(rows, FINISH_ROWS);
+            ganq__lut_part tile = parts[i];
+            char *y = (char *)(uintptr_t)row_of(parts[i].y, args->y_dtype, 1, first);
+            GANQ_CUDA_TRY(ganq__lut_launch_dequantize(call->stream, &parts[i], args->bits,
+                                                      args->table_f32, args->K, first, rows, extra,
+                                                      r->column_ld, dependent));
+            GANQ_TRY(state->product(state->cublaslt, call->stream, args->columns, rows, args->K,
+                                    args->x, args->ldx, extra, r->column_ld, direct ? y : sums,
+                                    direct ? args->y_dtype : GANQ_DTYPE_F32,
+                                    direct ? parts[i].ldy : ld, library, CUBLASLT_BYTES));
+            if (direct)
+                continue;
+            tile.y = y;
+            tile.N = (int32_t)rows;
+            tile.bias = tile.bias ? tile.bias + first : NULL;
+            args->part[0] = tile;
+            GANQ_CUDA_TRY(ganq__lut_launch_finish(call->stream, args, FINISH_ROWS, dependent));
+        }
+    }
+    return GANQ_OK;
+}
+
+/* Rows [m, m + count) of X with the layers of a round. */
+static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
+                              int64_t m, int64_t count) {
+    const int dependent = ganq__cuda_of(ctx)->sm >= 90;
+    const ganq__lut_placed *layer = call->layers[r->first];
+    char *const workspace = call->workspace, *const extra =
+                                                 workspace + r->columns_bytes + r->scales_bytes;
+    ganq__lut_args args = {
+        .parts = r->count,
+        .bits = layer->bits,
+        .table_f32 = layer->table_f32,
+        .K = (int32_t)layer->K,
+        .x = row_of(call->x, call->x_dtype, m, call->ldx),
+        .ldx = call->ldx,
+        .x_dtype = call->x_dtype,
+        .y_dtype = call->y_dtype,
+        .x_vectors = r->vectors,
+        .M = (int32_t)count,
+        .columns = (int32_t)(r->parts * count),
+        .partial = (float *)extra,
+    };
+    for (int i = 0; i < r->count; i++) {
+        const int l = r->first + i;
+        args.part[i] = call->layers[l]->part;
+        args.part[i].y = (void *)(uintptr_t)row_of(call->y[l], call->y_dtype, m, call->ldy[l]);
+        args.part[i].ldy = call->ldy[l];
+    }
+    if (r->needs_columns) {
+        float *const scales = (float *)(workspace + r->columns_bytes);
+        GANQ_CUDA_TRY(ganq__lut_launch_prepare(call->stream, count, layer->K, args.x, call->x_dtype,
+                                               call->ldx, r->parts, workspace, r->column_ld, scales,
+                                               dependent));
+        args.x = workspace;
+        args.ldx = r->column_ld;
+        args.K = (int32_t)r->column_ld; /* the rest of a group of 8 is zero */
+        args.x_dtype = GANQ_DTYPE_F16;
+        args.x_vectors = 1;
+        args.scales = scales;
+    }
+    if (r->plan.variant == GANQ__LUT_TILES)
+        return run_tiles(ctx, call, r, &args, extra, dependent);
+    GANQ_CUDA_TRY(launch(call->stream, &args, &r->plan, dependent));
+    return GANQ_OK;
+}
+
+ganq_status ganq__lut_run(ganq_context *ctx, const ganq__lut_call *call) {
+    round_plan r;
+    for (int first = 0; first < call->count; first += r.count) {
+        GANQ_TRY(plan_round(ctx, call, first, &r));
+        for (int64_t m = 0; m < call->M; m += r.tokens)
+            GANQ_TRY(run_launch(ctx, call, &r, m, call->M - m < r.tokens ? call->M - m : r.tokens));
+    }
+    return GANQ_OK;
+}
+
+/* ---- operations ---- */
+
+static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                                 int64_t M, const float *x, int64_t ldx, float *const *ys,
+                                 const int64_t *ldys) {
+    ganq__lut_call call = {
+        .count = count,
+        .M = M,
+        .x = x,
+        .ldx = ldx,
+        .x_dtype = GANQ_DTYPE_F32,
+        .y_dtype = GANQ_DTYPE_F32,
+        .stream = ganq__cuda_of(ctx)->stream,
+    };
+    size_t bytes;
+    int previous;
+    for (int i = 0; i < count; i++) {
+        call.layers[i] = ganq__attachment_find(&layers[i]->attachments, ctx);
+        call.y[i] = ys[i];
+        call.ldy[i] = ldys[i];
+    }
+    GANQ_TRY(ganq__lut_workspace_bytes(ctx, &call, &bytes));
+    if (bytes)
+        GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &call.workspace));
+    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    const ganq_status status = ganq__lut_run(ctx, &call);
+    ganq__cuda_leave(previous);
+    return status;
+}
+
+static ganq_status lut_gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, const float *x,
+                            int64_t ldx, float *y, int64_t ldy) {
+    return lut_gemm_many(ctx, 1, &layer, M, x, ldx, &y, &ldy);
+}
+
+const ganq__lut_ops ganq__lut_ops_cuda = {
+    .gemm = lut_gemm,
+    .gemm_many = lut_gemm_many,
+    .place = lut_place,
+    .unplace = lut_unplace,
+    .placed_bytes = lut_placed_bytes,
+    .device_workspace = ganq__lut_device_workspace,
+    .device_product = ganq__lut_device_product,
+    .tune = ganq__lut_tune,
+};

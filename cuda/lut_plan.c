@@ -1,0 +1,329 @@
+/* lut_plan.c - the choice of a kernel: built-in rows per architecture, rows that were measured, and
+ * their file. */
+#include "lut_plan.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "file.h"
+#include "lut_kernels.h"
+
+/* What the model needs of an architecture. All of it is modelled, none measured here;
+ * docs/kernels.md derives it. */
+typedef struct architecture {
+    int32_t sm;
+    int32_t shared; /* bytes of shared memory per block, at most                                  */
+    int32_t
+        copies; /* of the 4-bit pair table: 4 where lookups are what limits, 1 where memory is */
+    int32_t wide_warps;  /* per block of two row tiles, up to 8 columns  */
+    int32_t simt_rows;   /* most rows of X for which fp32 beats preparing X for tensor cores   */
+    double bytes_per_us; /* of device memory */
+} architecture;
+
+static const architecture ARCHITECTURES[] = {
+    {80, 163 * 1024, 4, 16, 1, 2.0e6}, /* A100 */
+    {86, 99 * 1024, 1, 8, 4, 0.77e6},  /* RTX A6000  */
+    {89, 99 * 1024, 1, 8, 4, 1.0e6}, /* RTX 4090: 20 issue slots per 4-bit weight, conflicts hide */
+    {90, 227 * 1024, 4, 16, 1, 4.8e6},  /* H200: 3.2 issue slots per 4-bit weight  */
+    {100, 227 * 1024, 4, 16, 1, 8.0e6}, /* B200 */
+    {120, 99 * 1024, 1, 8, 4, 1.8e6},   /* RTX 5090   */
+};
+
+enum {
+    FEW_COLUMNS = 4, /* up to here one row tile per block: reading X costs less than fewer blocks */
+    TILE_COLUMNS = 64, /* from more columns than this on W~ is written out for cuBLASLt */
+    MOST_SPLITS = 8
+};
+/* A second kernel for the sum over splits; one block of 8 warps with 64 bytes per lane on the way
+ * at 0.8 us. */
+static const double FINISH_US = 2.0, BLOCK_BYTES_PER_US = 20e3;
+
+/* The newest that is not newer: 87 runs as 86. */
+static const architecture *architecture_of(int32_t sm) {
+    const architecture *best = ARCHITECTURES;
+    for (size_t i = 1; i < sizeof ARCHITECTURES / sizeof *ARCHITECTURES; i++)
+        if (ARCHITECTURES[i].sm <= sm)
+            best = &ARCHITECTURES[i];
+    return best;
+}
+
+int64_t ganq__lut_class(int64_t columns) {
+    int64_t class = 1;
+    while (class < columns)
+        class *= 2;
+    return class;
+}
+
+static int64_t launch_columns(const ganq__lut_shape *shape) {
+    return shape->columns < GANQ__LUT_MMA_COLUMNS ? shape->columns : GANQ__LUT_MMA_COLUMNS;
+}
+
+/* Warps that the tensor-core kernel's registers leave room for. */
+static int most_warps(const ganq__lut_shape *shape, int row_tiles) {
+    const int64_t columns = launch_columns(shape);
+    return row_tiles == 2 && columns <= (shape->bits == 3 ? 8 : 16) ? 16 : 8;
+}
+
+int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
+    if (plan->splits < 1 || plan->splits > MOST_SPLITS || plan->warps < 1)
+        return 0;
+    switch (plan->variant) {
+    case GANQ__LUT_SIMT:
+        return plan->warps <= 8 && plan->row_tiles == 1;
+    case GANQ__LUT_MMA:
+        return !shape->simt_only &&
+               (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
+               (plan->copies == 4 || (plan->copies == 1 && shape->bits == 4)) &&
+               plan->warps <= most_warps(shape, plan->row_tiles) &&
+               ganq__lut_mma_shared(shape->bits, (int)launch_columns(shape), plan) <=
+                   architecture_of(shape->sm)->shared;
+    case GANQ__LUT_TILES:
+        return !shape->simt_only && plan->splits == 1;
+    default:
+        return 0;
+    }
+}
+
+/* As few splits of K as the model says: where blocks are too few to keep the memory busy, and the
+ * sum is worth it. */
+static int32_t model_splits(const architecture *a, const ganq__lut_shape *shape,
+                            const ganq__lut_plan *plan) {
+    const int64_t rows = 16 * plan->row_tiles, blocks = (shape->N + rows - 1) / rows;
+    const double bytes = (double)shape->K * shape->bits / 8,
+                 all = bytes * (double)shape->N / a->bytes_per_us;
+    int32_t best = 1;
+    double best_us = 0;
+    for (int32_t splits = 1; splits <= MOST_SPLITS; splits *= 2) {
+        if (splits > 1 && blocks * splits > 2 * shape->multiprocessors)
+            break;
+        const double block = bytes * (double)rows / splits / BLOCK_BYTES_PER_US;
+        const double us = (all > block ? all : block) + (splits > 1 ? FINISH_US : 0);
+        if (splits == 1 || us < best_us) {
+            best = splits;
+            best_us = us;
+        }
+    }
+    return best;
+}
+
+static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
+    const architecture *a = architecture_of(shape->sm);
+    const int copies = shape->bits == 4 ? a->copies : 4;
+    const int64_t columns = launch_columns(shape);
+    ganq__lut_plan plan = {GANQ__LUT_SIMT, 8, 1, copies, 1};
+    if (shape->simt_only || (shape->needs_columns && shape->M <= a->simt_rows)) {
+        plan.splits = model_splits(a, shape, &plan);
+        return plan;
+    }
+    if (shape->columns > TILE_COLUMNS) {
+        plan.variant = GANQ__LUT_TILES;
+        return plan;
+    }
+    plan.variant = GANQ__LUT_MMA;
+    /* Two row tiles read X half as often; with few rows of W they would leave multiprocessors
+     * without a block. */
+    if (columns > 8 ||
+        (columns > FEW_COLUMNS && shape->N >= 32 * (int64_t)shape->multiprocessors)) {
+        const int most = most_warps(shape, 2);
+        plan.row_tiles = 2;
+        plan.warps = a->wide_warps < most ? a->wide_warps : most;
+    }
+    plan.splits = model_splits(a, shape, &plan);
+    return plan;
+}
+
+static int same_key(const ganq__lut_tuned *row, const ganq__lut_shape *shape) {
+    return row->sm == shape->sm && row->multiprocessors == shape->multiprocessors &&
+           row->bits == shape->bits && row->N == shape->N && row->K == shape->K &&
+           row->columns == ganq__lut_class(shape->columns);
+}
+
+ganq__lut_plan ganq__lut_choose(const ganq__lut_tuning *tuning, const ganq__lut_shape *shape) {
+    for (int64_t i = 0; tuning && i < tuning->count; i++)
+        if (same_key(&tuning->rows[i], shape) && ganq__lut_plan_fits(&tuning->rows[i].plan, shape))
+            return tuning->rows[i].plan;
+    return built_in(shape);
+}
+
+static int add_candidate(const ganq__lut_shape *shape, const ganq__lut_plan *plan,
+                         ganq__lut_plan *out, int count, int room) {
+    if (count == room || !ganq__lut_plan_fits(plan, shape))
+        return count;
+    for (int i = 0; i < count; i++)
+        if (!memcmp(&out[i], plan, sizeof *plan))
+            return count;
+    out[count] = *plan;
+    return count + 1;
+}
+
+int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room) {
+    const ganq__lut_plan first = built_in(shape);
+    int count = add_candidate(shape, &first, out, 0, room);
+    for (int32_t splits = 1; splits <= 4; splits *= 2) {
+        for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
+            for (int32_t warps = 4; warps <= 16; warps *= 2)
+                for (int32_t copies = 1; copies <= 4; copies += 3) {
+                    const ganq__lut_plan mma = {GANQ__LUT_MMA, warps, row_tiles, copies, splits};
+                    count = add_candidate(shape, &mma, out, count, room);
+                }
+        for (int32_t warps = 4; warps <= 8 && shape->M <= GANQ__LUT_SIMT_ROWS; warps *= 2) {
+            const ganq__lut_plan simt = {GANQ__LUT_SIMT, warps, 1, first.copies, splits};
+            count = add_candidate(shape, &simt, out, count, room);
+        }
+    }
+    if (shape->columns > GANQ__LUT_SIMT_ROWS) {
+        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, 1, first.copies, 1};
+        count = add_candidate(shape, &tiles, out, count, room);
+    }
+    return count;
+}
+
+/* ---- the file of measured rows ---- */
+
+static const char HEADER[] = "ganq lut-tuning 1";
+static const char *const VARIANTS[] = {"", "simt", "mma", "tiles"};
+enum { MOST_BYTES = 16 << 20 };
+
+ganq_status ganq__lut_tuning_path(char *path, size_t size) {
+    const char *own = getenv("GANQ_CACHE_DIR"), *cache = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
+    int length;
+    if (own && *own)
+        length = snprintf(path, size, "%s/lut-tuning.txt", own);
+    else if (cache && *cache == '/')
+        length = snprintf(path, size, "%s/ganq/lut-tuning.txt", cache);
+    else if (home && *home)
+        length = snprintf(path, size, "%s/.cache/ganq/lut-tuning.txt", home);
+    else
+        GANQ_FAIL(
+            GANQ_ERR_NOT_FOUND,
+            "no folder for measured plans: none of GANQ_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
+    if (length < 0 || (size_t)length >= size)
+        GANQ_FAIL(GANQ_ERR_NOT_FOUND,
+                  "the path of the folder for measured plans is longer than %zu bytes", size - 1);
+    return GANQ_OK;
+}
+
+static int variant_of(const char *name) {
+    for (int v = GANQ__LUT_SIMT; v <= GANQ__LUT_TILES; v++)
+        if (!strcmp(name, VARIANTS[v]))
+            return v;
+    return 0;
+}
+
+/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split 8.25 us"
+ * without the words. */
+static int parse_row(const char *line, ganq__lut_tuned *row) {
+    char variant[16];
+    memset(row, 0, sizeof *row);
+    if (sscanf(line,
+               "%" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd64 " %" SCNd64 " %" SCNd32
+               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
+               &row->sm, &row->multiprocessors, &row->bits, &row->N, &row->K, &row->columns,
+               variant, &row->plan.warps, &row->plan.row_tiles, &row->plan.copies,
+               &row->plan.splits, &row->microseconds) != 12)
+        return 0;
+    row->plan.variant = variant_of(variant);
+    return row->plan.variant && row->bits >= 2 && row->bits <= 4 && row->N > 0 && row->K > 0 &&
+           row->columns > 0;
+}
+
+ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out) {
+    ganq__lut_tuning tuning = {0};
+    char *text, *line, *rest;
+    size_t size;
+    ganq_status status = GANQ_OK;
+    *out = tuning;
+    if (!ganq__path_exists(path))
+        return GANQ_OK;
+    GANQ_TRY(ganq__file_read(path, MOST_BYTES, &text, &size));
+    line = strtok_r(text, "\n", &rest);
+    if (!line || strcmp(line, HEADER))
+        GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT, "%s: line 1 is not \"%s\"", path, HEADER);
+    for (int number = 2; (line = strtok_r(NULL, "\n", &rest)) != NULL; number++) {
+        ganq__lut_tuned row;
+        if (*line == '#')
+            continue;
+        if (!parse_row(line, &row))
+            GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT,
+                           "%s: line %d is no measured plan (sm multiprocessors bits N K columns "
+                           "variant warps row_tiles "
+                           "copies splits microseconds)",
+                           path, number);
+        GANQ_TRY_GOTO(free_text, ganq__lut_tuning_set(&tuning, &row));
+    }
+    *out = tuning;
+    tuning = (ganq__lut_tuning){0};
+free_text:
+    ganq__free(text);
+    ganq__lut_tuning_free(&tuning);
+    return status;
+}
+
+ganq_status ganq__lut_tuning_set(ganq__lut_tuning *tuning, const ganq__lut_tuned *row) {
+    for (int64_t i = 0; i < tuning->count; i++) {
+        ganq__lut_tuned *old = &tuning->rows[i];
+        if (old->sm == row->sm && old->multiprocessors == row->multiprocessors &&
+            old->bits == row->bits && old->N == row->N && old->K == row->K &&
+            old->columns == row->columns) {
+            *old = *row;
+            return GANQ_OK;
+        }
+    }
+    ganq__lut_tuned *rows = ganq__realloc(tuning->rows, (size_t)tuning->count + 1, sizeof *rows);
+    if (!rows)
+        return GANQ_ERR_NO_MEMORY;
+    rows[tuning->count++] = *row;
+    tuning->rows = rows;
+    return GANQ_OK;
+}
+
+static ganq_status make_folder(const char *path) {
+    char *folder = ganq__strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
+    ganq_status status = folder ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+    if (slash && slash != folder) {
+        *slash = 0;
+        if (!ganq__path_is_dir(folder)) {
+            status = make_folder(folder);
+            if (status == GANQ_OK)
+                status = ganq__make_dir(folder);
+        }
+    }
+    ganq__free(folder);
+    return status;
+}
+
+ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tuning) {
+    ganq__writer writer;
+    char line[256];
+    ganq_status status;
+    GANQ_TRY(make_folder(path));
+    GANQ_TRY(ganq__writer_open(&writer, path));
+    int length = snprintf(line, sizeof line,
+                          "%s\n# sm multiprocessors bits N K columns variant warps row_tiles "
+                          "copies splits microseconds\n",
+                          HEADER);
+    GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
+    for (int64_t i = 0; i < tuning->count; i++) {
+        const ganq__lut_tuned *r = &tuning->rows[i];
+        length = snprintf(line, sizeof line,
+                          "%" PRId32 " %" PRId32 " %" PRId32 " %" PRId64 " %" PRId64 " %" PRId32
+                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
+                          r->sm, r->multiprocessors, r->bits, r->N, r->K, r->columns,
+                          VARIANTS[r->plan.variant], r->plan.warps, r->plan.row_tiles,
+                          r->plan.copies, r->plan.splits, r->microseconds);
+        GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
+    }
+    return ganq__writer_commit(&writer);
+abort:
+    ganq__writer_abort(&writer);
+    return status;
+}
+
+void ganq__lut_tuning_free(ganq__lut_tuning *tuning) {
+    ganq__free(tuning->rows);
+    *tuning = (ganq__lut_tuning){0};
+}

@@ -1,0 +1,206 @@
+/* model.c - what a transformer block does besides its linears, as operations of a context, and decode
+ * steps that are recorded once and replayed as one CUDA graph.
+ *
+ * A recorded step reads its token and its position from the device's memory, so it serves for all
+ * positions for which the attention's grid has room: up to the next power of two, at least 512. The
+ * first step of such a range runs as it is, so that workspaces find their sizes; the second is
+ * recorded; the others are one launch. */
+#include <stdio.h>
+
+#include "alloc.h"
+#include "cuda.h"
+#include "model_kernels.h"
+#include "model_ops.h"
+
+static cudaStream_t stream_of(const ganq_context *ctx) {
+    return ganq__cuda_of(ctx)->stream;
+}
+
+static ganq_status cuda_embed(ganq_context *ctx, int64_t M, int64_t D, const int32_t *ids,
+                              const void *weight, int32_t dtype, float *h) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_embed(stream_of(ctx), M, D, ids, weight, dtype, h));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                                 int64_t ldx, const float *weight, float eps, float *y,
+                                 int64_t ldy) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(stream_of(ctx), M, D, x, ldx, NULL, NULL, weight, eps, y, ldy));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_add_norm(ganq_context *ctx, int64_t M, int64_t D, const float *a,
+                                 const float *b, float *sum, const float *weight, float eps,
+                                 float *y) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(stream_of(ctx), M, D, a, D, b, sum, weight, eps, y, D));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_swiglu(ganq_context *ctx, int64_t count, float *gate, const float *up) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_swiglu(stream_of(ctx), count, gate, up));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_add(ganq_context *ctx, int64_t count, const float *a, const float *b,
+                            float *y) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_add(stream_of(ctx), count, a, b, y));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
+    const ganq__cuda_heads_args args = {
+        .M = (int32_t)h->M,
+        .heads = (int32_t)h->heads,
+        .kv_heads = (int32_t)h->kv_heads,
+        .dim = (int32_t)h->head_dim,
+        .position = h->position,
+        .capacity = h->capacity,
+        .counter = h->counter,
+        .q_norm = h->q_norm,
+        .k_norm = h->k_norm,
+        .cosines = h->cosines,
+        .sines = h->sines,
+        .eps = h->eps,
+        .q = h->q,
+        .k = h->k,
+        .v = h->v,
+        .keys = h->keys,
+        .values = h->values,
+    };
+    GANQ_CUDA_RUN(ctx, ganq__cuda_heads(stream_of(ctx), &args));
+    return GANQ_OK;
+}
+
+/* The first position that a step recorded at this one cannot have. */
+static int64_t limit_of(int64_t position) {
+    int64_t limit = 512;
+    while (limit <= position)
+        limit *= 2;
+    return limit;
+}
+
+static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
+    if (a->head_dim > GANQ__ATTENTION_MAX_DIM)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: heads of %d elements; at most %d are possible",
+                  ctx->device_name, (int)a->head_dim, GANQ__ATTENTION_MAX_DIM);
+    ganq__cuda_attention_args args = {
+        .M = (int32_t)a->M,
+        .heads = (int32_t)a->heads,
+        .kv_heads = (int32_t)a->kv_heads,
+        .dim = (int32_t)a->head_dim,
+        .position = a->position,
+        .window = a->window,
+        .capacity = a->capacity,
+        .counter = a->counter,
+        .scale = a->scale,
+        .q = a->q,
+        .keys = a->keys,
+        .values = a->values,
+        .out = a->out,
+    };
+    if (a->M > GANQ__ATTENTION_DECODE) {
+        GANQ_CUDA_RUN(ctx, ganq__cuda_attention_prefill(stream_of(ctx), &args));
+        return GANQ_OK;
+    }
+    const int64_t end = a->counter ? limit_of(a->position) : a->position + a->M;
+    void *workspace;
+    args.chunks = (int32_t)((end + GANQ__ATTENTION_CHUNK - 1) / GANQ__ATTENTION_CHUNK);
+    const size_t pieces = (size_t)(a->M * a->heads) * (size_t)args.chunks;
+    GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_ATTENTION,
+                                  pieces * (size_t)(a->head_dim + 2) * sizeof(float), &workspace));
+    args.extremes = workspace;
+    args.partial = args.extremes + 2 * pieces;
+    GANQ_CUDA_RUN(ctx, ganq__cuda_attention_decode(stream_of(ctx), &args));
+    return GANQ_OK;
+}
+
+/* A session's recorded step. */
+typedef struct recording {
+    cudaGraphExec_t step; /* NULL: none yet */
+    int64_t limit;        /* of the positions it is for, or that were run to find their sizes */
+    int64_t generation;   /* of the workspaces then */
+} recording;
+
+static void forget(ganq_context *ctx, recording *r) {
+    int previous;
+    if (r->step && ganq__cuda_enter(ctx, &previous) == GANQ_OK) {
+        (void)cudaGraphExecDestroy(r->step);
+        ganq__cuda_leave(previous);
+    }
+    r->step = NULL;
+}
+
+static ganq_status cuda_step_begin(ganq_context *ctx, void **slot, int64_t position,
+                                   int *replayed) {
+    const ganq__cuda *cuda = ganq__cuda_of(ctx);
+    recording *r = *slot;
+    const int64_t limit = limit_of(position);
+    *replayed = 0;
+    if (!r) {
+        GANQ_ALLOC(r, 1);
+        *r = (recording){0};
+        *slot = r;
+    }
+    if (r->limit != limit || r->generation != cuda->generation) {
+        forget(ctx, r);
+        r->limit = limit;
+        return GANQ_OK;
+    }
+    if (!r->step)
+        return ganq__cuda_record_begin(ctx);
+    GANQ_CUDA_RUN(ctx, cudaGraphLaunch(r->step, cuda->stream));
+    *replayed = 1;
+    return GANQ_OK;
+}
+
+static ganq_status cuda_step_end(ganq_context *ctx, void **slot, ganq_status status) {
+    const ganq__cuda *cuda = ganq__cuda_of(ctx);
+    recording *r = *slot;
+    cudaGraph_t graph;
+    cudaGraphExec_t step;
+    int previous;
+    if (!cuda->recording) {
+        r->generation = status == GANQ_OK ? cuda->generation : -1;
+        return status;
+    }
+    if (status != GANQ_OK) { /* the message is of the operation that failed: keep it */
+        GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+        char message[512];
+        snprintf(message, sizeof message, "%s", ganq_last_error());
+        if (ganq__cuda_record_end(ctx, &graph) == GANQ_OK)
+            (void)cudaGraphDestroy(graph);
+        ganq__fail("%s", message);
+        ganq__cuda_leave(previous);
+        return status;
+    }
+    GANQ_TRY(ganq__cuda_record_end(ctx, &graph));
+    GANQ_TRY_GOTO(destroy, ganq__cuda_enter(ctx, &previous));
+    GANQ_CUDA_TRY_GOTO(leave, cudaGraphInstantiate(&step, graph, 0));
+    r->step = step;
+    GANQ_CUDA_TRY_GOTO(leave, cudaGraphLaunch(step, cuda->stream));
+leave:
+    ganq__cuda_leave(previous);
+destroy:
+    (void)cudaGraphDestroy(graph);
+    return status;
+}
+
+static void cuda_step_forget(ganq_context *ctx, void *slot) {
+    if (!slot)
+        return;
+    forget(ctx, slot);
+    ganq__free(slot);
+}
+
+const ganq__model_ops ganq__model_ops_cuda = {
+    .embed = cuda_embed,
+    .rms_norm = cuda_rms_norm,
+    .add_norm = cuda_add_norm,
+    .heads = cuda_heads,
+    .attention = cuda_attention,
+    .swiglu = cuda_swiglu,
+    .add = cuda_add,
+    .step_begin = cuda_step_begin,
+    .step_end = cuda_step_end,
+    .step_forget = cuda_step_forget,
+};

@@ -1,0 +1,127 @@
+// model.cu - embedding, norms, rotary positions, SwiGLU: one pass over their data each.
+//
+// Bound      by memory for many tokens, by the launch for one: what can be one kernel is one (sum and norm; norm, RoPE
+//            and the cache).
+// Sums       of a row: threads of a block in a fixed order; a row's result does not depend on the other rows.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "ganq/common.h"
+#include "model_kernels.h"
+#include "reduce.cuh"
+
+static unsigned blocks_for(int64_t count, int threads) { return (unsigned)((count + threads - 1) / threads); }
+
+// Elements as f32.
+static __device__ __forceinline__ float load(const float *x, int64_t i) { return x[i]; }
+static __device__ __forceinline__ float load(const __half *x, int64_t i) { return __half2float(x[i]); }
+static __device__ __forceinline__ float load(const __nv_bfloat16 *x, int64_t i) { return __bfloat162float(x[i]); }
+
+template <typename T> static __global__ void embed(int64_t D, const int32_t *ids, const T *weight, float *h) {
+    const T *row = weight + (int64_t)ids[blockIdx.x] * D;
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+        h[(int64_t)blockIdx.x * D + d] = load(row, d);
+}
+
+cudaError_t ganq__cuda_embed(cudaStream_t stream, int64_t M, int64_t D, const int32_t *ids, const void *weight,
+                             int32_t dtype, float *h) {
+    const dim3 grid((unsigned)M), block(256);
+    if (dtype == GANQ_DTYPE_F16)
+        return ganq_launch(embed<__half>, grid, block, 0, stream, D, ids, (const __half *)weight, h);
+    if (dtype == GANQ_DTYPE_BF16)
+        return ganq_launch(embed<__nv_bfloat16>, grid, block, 0, stream, D, ids, (const __nv_bfloat16 *)weight, h);
+    return ganq_launch(embed<float>, grid, block, 0, stream, D, ids, (const float *)weight, h);
+}
+
+// One block per row. The second pass finds its row in L1 or L2. `sum` may be x or added: each element is read before it
+// is written, by the same thread.
+static __global__ void __launch_bounds__(1024) norm(int64_t D, const float *x, int64_t ldx, const float *added, float *sum,
+                                                    const float *weight, float eps, float *y, int64_t ldy) {
+    __shared__ float box[32];
+    const int64_t m = blockIdx.x;
+    const float *row = x + m * ldx;
+    float squares = 0;
+    if (added) {
+        for (int64_t d = threadIdx.x; d < D; d += blockDim.x) {
+            const float v = row[d] + added[m * D + d];
+            sum[m * D + d] = v;
+            squares = fmaf(v, v, squares);
+        }
+        row = sum + m * D;
+    } else {
+        for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+            squares = fmaf(row[d], row[d], squares);
+    }
+    const float scale = 1 / sqrtf(ganq_block_sum(squares, box) / (float)D + eps);
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+        y[m * ldy + d] = row[d] * scale * weight[d];
+}
+
+cudaError_t ganq__cuda_norm(cudaStream_t stream, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
+                            float *sum, const float *weight, float eps, float *y, int64_t ldy) {
+    int threads = 32;
+    while (threads < 1024 && threads * 4 < D)
+        threads *= 2;
+    return ganq_launch(norm, dim3((unsigned)M), dim3((unsigned)threads), 0, stream, D, x, ldx, added, sum, weight, eps, y, ldy);
+}
+
+static __global__ void swiglu(int64_t count, float *gate, const float *up) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count)
+        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+cudaError_t ganq__cuda_swiglu(cudaStream_t stream, int64_t count, float *gate, const float *up) {
+    return ganq_launch(swiglu, dim3(blocks_for(count, 256)), dim3(256), 0, stream, count, gate, up);
+}
+
+static __global__ void add(int64_t count, const float *a, const float *b, float *y) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count)
+        y[i] = a[i] + b[i];
+}
+cudaError_t ganq__cuda_add(cudaStream_t stream, int64_t count, const float *a, const float *b, float *y) {
+    return ganq_launch(add, dim3(blocks_for(count, 256)), dim3(256), 0, stream, count, a, b, y);
+}
+
+// One warp per head of a token: first the query heads, then the key heads, then the value heads, which are only copied.
+static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args a) {
+    const int lane = (int)threadIdx.x & 31;
+    const int head = (int)(blockIdx.x * 4 + (threadIdx.x >> 5)), m = (int)blockIdx.y;
+    const int dim = a.dim, half = dim / 2;
+    if (head >= a.heads + 2 * a.kv_heads)
+        return;
+    const int64_t position = (a.counter ? *a.counter : a.position) + m;
+    const int is_query = head < a.heads, is_value = head >= a.heads + a.kv_heads;
+    const int kv_head = (head - a.heads) % a.kv_heads;
+    float *cached = (is_value ? a.values : a.keys) + ((int64_t)kv_head * a.capacity + position) * dim;
+    if (is_value) {
+        const float *from = a.v + ((int64_t)m * a.kv_heads + kv_head) * dim;
+        for (int d = lane; d < dim; d += 32)
+            cached[d] = from[d];
+        return;
+    }
+    const float *from = is_query ? a.q + ((int64_t)m * a.heads + head) * dim : a.k + ((int64_t)m * a.kv_heads + kv_head) * dim;
+    float *to = is_query ? a.q + ((int64_t)m * a.heads + head) * dim : cached;
+    const float *weight = is_query ? a.q_norm : a.k_norm;
+    float scale = 1;
+    if (weight) {
+        float squares = 0;
+        for (int d = lane; d < dim; d += 32)
+            squares = fmaf(from[d], from[d], squares);
+        scale = 1 / sqrtf(ganq_warp_sum(squares) / (float)dim + a.eps);
+    }
+    for (int d = lane; d < half; d += 32) {
+        float low = from[d], high = from[d + half];
+        if (weight) {
+            low *= scale * weight[d];
+            high *= scale * weight[d + half];
+        }
+        const float c = a.cosines[position * half + d], s = a.sines[position * half + d];
+        to[d] = low * c - high * s;
+        to[d + half] = high * c + low * s;
+    }
+}
+cudaError_t ganq__cuda_heads(cudaStream_t stream, const ganq__cuda_heads_args *args) {
+    const int warps = args->heads + 2 * args->kv_heads;
+    return ganq_launch(heads, dim3((unsigned)(warps + 3) / 4, (unsigned)args->M), dim3(128), 0, stream, *args);
+}

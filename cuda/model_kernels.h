@@ -1,0 +1,59 @@
+/* model_kernels.h - what a transformer block does besides its linears: launchers, for the C files.
+ * Pointers are the device's; meaning of the operations: model_ops.h. */
+#ifndef GANQ_CUDA_MODEL_KERNELS_H
+#define GANQ_CUDA_MODEL_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    GANQ__ATTENTION_CHUNK = 128,  /* keys per block of the decode kernel; cut at multiples of it   */
+    GANQ__ATTENTION_DECODE = 8,   /* most queries for which it is used                             */
+    GANQ__ATTENTION_MAX_DIM = 256 /* largest head                                                  */
+};
+
+cudaError_t ganq__cuda_embed(cudaStream_t stream, int64_t M, int64_t D, const int32_t *ids, const void *weight,
+                             int32_t dtype, float *h);
+/* y = rms_norm(x + added), x + added to sum; added and sum NULL: of x alone. y NULL: the sum alone. */
+cudaError_t ganq__cuda_norm(cudaStream_t stream, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
+                            float *sum, const float *weight, float eps, float *y, int64_t ldy);
+cudaError_t ganq__cuda_swiglu(cudaStream_t stream, int64_t count, float *gate, const float *up);
+cudaError_t ganq__cuda_add(cudaStream_t stream, int64_t count, const float *a, const float *b, float *y);
+
+/* As ganq__heads. */
+typedef struct ganq__cuda_heads_args {
+    int32_t M, heads, kv_heads, dim;
+    int64_t position, capacity;
+    const int32_t *counter;
+    const float *q_norm, *k_norm, *cosines, *sines;
+    float eps;
+    float *q;
+    const float *k, *v;
+    float *keys, *values;
+} ganq__cuda_heads_args;
+cudaError_t ganq__cuda_heads(cudaStream_t stream, const ganq__cuda_heads_args *args);
+
+/* As ganq__attention. */
+typedef struct ganq__cuda_attention_args {
+    int32_t M, heads, kv_heads, dim;
+    int64_t position, window, capacity;
+    const int32_t *counter;
+    float scale;
+    const float *q, *keys, *values;
+    float *out;
+    /* of the decode kernel: */
+    int32_t chunks;  /* that the grid has: enough for the last position it may be launched with */
+    float *partial;  /* [M * heads, chunks, dim]: sums of exp(score - maximum) * value          */
+    float *extremes; /* [M * heads, chunks, 2]: maximum, sum of exp(score - maximum)            */
+} ganq__cuda_attention_args;
+cudaError_t ganq__cuda_attention_decode(cudaStream_t stream, const ganq__cuda_attention_args *args);
+cudaError_t ganq__cuda_attention_prefill(cudaStream_t stream, const ganq__cuda_attention_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,283 @@
+/* lut_fast.c - products in fixed point: X to integers, items, workspace; see lut_fast.h. */
+#include "lut_fast.h"
+
+#include <string.h>
+
+enum {
+    SEGMENT = GANQ__FAST_SEGMENT,
+    PIECE = GANQ__FAST_PIECE,
+    CHUNK = GANQ__FAST_CHUNK,
+    SMALL_M = GANQ__FAST_SMALL_M,
+    PANEL = GANQ__LUT_PANEL,
+    /* Rows of W per item, M small: long streams of memory, but not fewer items than keep all
+     * threads busy, and no more sums than stay near. */
+    ITEM_ROWS = 64,
+    ITEM_ROWS_MANY = 32, /* rows of X: more than two */
+    ITEM_ROWS_LEAST = 16,
+    ITEMS_PER_THREAD = 4,
+    /* Vectors of sums of an item; rows that do not fill a kernel have R places each. */
+    ITEM_SUMS = (ITEM_ROWS_MANY + GANQ__FAST_MAX_R * (GANQ__FAST_MAX_R - 1)) * SMALL_M,
+    X_SEGMENTS = 32, /* of all rows of X together, 16 KB: half of the first-level cache */
+    TOKENS = 128,    /* M large: at a time */
+    SERIAL_WORK = 1 << 15
+};
+
+typedef struct fast_job {
+    const ganq__fast_kernels *kernels;
+    ganq__lut_product p;
+    int64_t padded; /* K in whole segments (M small) or pieces (M large) */
+    int width;      /* M small: which kernels */
+    int64_t rows;   /* M small: rows of X they take, M or more; the others are zeros */
+    int64_t item_rows;
+    int64_t panels; /* M large */
+    int16_t *values;
+    float *scales;
+    float *sums; /* M large: [threads][item_tiles][panels][tile_rows][16] */
+    int64_t sum_size;
+} fast_job;
+
+static const int widths[GANQ__FAST_WIDTHS] = {1, 2, 4, 6, 8};
+
+static int64_t minimum(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t round_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b * b;
+}
+
+/* Columns [k, k + count) of a row of X; those beyond K, in `buffer`, are zeros. */
+static const float *columns_of(const ganq__lut_product *p, int64_t m, int64_t k, int64_t count,
+                               float *buffer) {
+    const float *x = p->x + m * p->ldx + k;
+    const int64_t have = p->layer->K - k;
+    if (have >= count)
+        return x;
+    memset(buffer, 0, (size_t)count * sizeof *buffer);
+    memcpy(buffer, x, (size_t)have * sizeof *buffer);
+    return buffer;
+}
+
+static int is_wide(const ganq_layer *layer, int64_t first, int64_t rows) {
+    return layer->wide && memchr(layer->wide + first, 1, (size_t)rows) != NULL;
+}
+
+/* ---- M small ---- */
+
+static void convert_row(void *user, int64_t m, int worker) {
+    const fast_job *job = user;
+    float buffer[SEGMENT];
+    (void)worker;
+    for (int64_t s = 0; s < job->padded / SEGMENT; s++) {
+        int16_t *values = job->values + (s * job->rows + m) * SEGMENT;
+        float *scale = job->scales + s * job->rows + m;
+        if (m < job->p.M) {
+            *scale =
+                job->kernels->convert(columns_of(&job->p, m, s * SEGMENT, SEGMENT, buffer), values);
+        } else {
+            memset(values, 0, SEGMENT * sizeof *values);
+            *scale = 0;
+        }
+    }
+}
+
+/* The rows [first, first + rows) of W with all of X into sums [groups][R][M][lanes]. */
+static void sum_rows(const fast_job *job, int64_t first, int64_t rows,
+                     const ganq__fast_table *tables, float *sums) {
+    const ganq_layer *layer = job->p.layer;
+    const ganq__fast_kernels *kernels = job->kernels;
+    const int64_t R = kernels->R[job->width], apart = rows / R, groups = apart + rows % R;
+    const int64_t chunk = X_SEGMENTS / job->rows * SEGMENT;
+    for (int64_t k = 0; k < layer->K; k += chunk)
+        for (int64_t g = 0; g < groups; g++) {
+            /* What does not fill a group: the same row R times. */
+            const int64_t row = g < apart ? g : g - apart + R * apart;
+            const ganq__fast_rows part = {.lanes = ganq__layer_lanes(layer, first + row) +
+                                                   ganq__planes_bytes(k, layer->bits),
+                                          .lanes_stride = g < apart ? apart * layer->row_bytes : 0,
+                                          .columns = minimum(layer->K - k, chunk),
+                                          .tables = tables + row,
+                                          .tables_stride = g < apart ? apart : 0,
+                                          .x = job->values + k * job->rows,
+                                          .scales = job->scales + k / SEGMENT * job->rows,
+                                          .sums = sums + g * R * job->rows * kernels->lanes};
+            kernels->rows[job->width][layer->bits - 2](&part);
+        }
+}
+
+/* y from row n's totals over its codes, or more of it. */
+static void finish_row(const fast_job *job, int64_t n, float scale, const float *totals,
+                       int second) {
+    const ganq__lut_product *p = &job->p;
+    for (int64_t m = 0; m < p->M; m++) {
+        float *y = p->y + m * p->ldy + n;
+        *y = second ? *y + scale * totals[m] : ganq__lut_finish(p, n, m, scale * totals[m]);
+    }
+}
+
+/* The tables of an item and the beginnings of its streams; from there on the kernels ask for what
+ * they will need. */
+static void prefetch_item(const fast_job *job, int64_t item) {
+    const ganq_layer *layer = job->p.layer;
+    const int64_t first = item * job->item_rows, rows = minimum(layer->N - first, job->item_rows);
+    const int64_t R = job->kernels->R[job->width], apart = rows / R;
+    const int64_t ahead = minimum(GANQ__FAST_AHEAD, apart * layer->row_bytes);
+    const char *tables = (const char *)(layer->lut + first * layer->L);
+    for (int64_t at = 0; at < rows * layer->L * (int64_t)sizeof(float); at += 64)
+        __builtin_prefetch(tables + at, 0, 2);
+    for (int64_t r = 0; r < R; r++)
+        for (int64_t at = 0; at < ahead; at += 64)
+            __builtin_prefetch(ganq__layer_lanes(layer, first + r * apart) + at, 0, 2);
+}
+
+static void item_small(void *user, int64_t item, int worker) {
+    const fast_job *job = user;
+    const ganq_layer *layer = job->p.layer;
+    const ganq__fast_kernels *kernels = job->kernels;
+    const int64_t first = item * job->item_rows, rows = minimum(layer->N - first, job->item_rows);
+    const int64_t R = kernels->R[job->width], apart = rows / R;
+    const int64_t vectors = (apart + rows % R) * R * job->rows;
+    ganq__fast_table tables[ITEM_ROWS];
+    _Alignas(64) float sums[ITEM_SUMS * 16], totals[ITEM_SUMS];
+    (void)worker;
+    prefetch_item(job, item);
+    for (int second = 0; second <= is_wide(layer, first, rows); second++) {
+        for (int64_t r = 0; r < rows; r++)
+            kernels->table(layer, first + r, second, &tables[r]);
+        memset(sums, 0, (size_t)(vectors * kernels->lanes) * sizeof *sums);
+        sum_rows(job, first, rows, tables, sums);
+        kernels->reduce(sums, vectors, totals);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at =
+                r < R * apart ? r % apart * R + r / apart : (r - R * apart) * R + R * apart;
+            finish_row(job, first + r, tables[r].scale, totals + at * job->rows, second);
+        }
+    }
+}
+
+static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
+    const int64_t N = job->p.layer->N;
+    while (widths[job->width] < job->p.M)
+        job->width++;
+    job->rows = widths[job->width];
+    job->padded = round_up(job->p.layer->K, SEGMENT);
+    const size_t values = (size_t)(job->rows * job->padded) * sizeof *job->values;
+    const size_t scales = (size_t)(job->rows * job->padded / SEGMENT) * sizeof *job->scales;
+    GANQ_TRY(ganq__context_workspace(ctx, values + scales, (void **)&job->values));
+    job->scales = (float *)((char *)job->values + values);
+    ganq__parallel_for(job->rows > 1 ? pool : NULL, job->rows, convert_row, job);
+    job->item_rows = job->rows > 2 ? ITEM_ROWS_MANY : ITEM_ROWS;
+    if (N < job->item_rows * ITEMS_PER_THREAD * ganq__pool_threads(ctx->pool))
+        job->item_rows = ITEM_ROWS_LEAST;
+    ganq__parallel_for(pool, (N + job->item_rows - 1) / job->item_rows, item_small, job);
+    return GANQ_OK;
+}
+
+/* ---- M large ---- */
+
+static int64_t chunk_columns(const fast_job *job, int64_t k0) {
+    return minimum(job->padded - k0, CHUNK);
+}
+
+/* A token's columns into its panel: pairs of columns, 16 tokens apart. */
+static void convert_token(void *user, int64_t m, int worker) {
+    const fast_job *job = user;
+    const int64_t panel = m / PANEL;
+    float buffer[PIECE];
+    int16_t values[PIECE];
+    (void)worker;
+    for (int64_t k = 0; k < job->padded; k += PIECE) {
+        const int64_t chunk = k / CHUNK * CHUNK, kc = chunk_columns(job, chunk);
+        int16_t *to =
+            job->values + (chunk * job->panels + panel * kc + k - chunk) * PANEL + m % PANEL * 2;
+        float *scale = job->scales + (k / PIECE * job->panels + panel) * PANEL + m % PANEL;
+        if (m < job->p.M) {
+            *scale = job->kernels->convert_piece(columns_of(&job->p, m, k, PIECE, buffer), values);
+        } else {
+            memset(values, 0, sizeof values);
+            *scale = 0;
+        }
+        for (int64_t i = 0; i < PIECE; i += 2)
+            memcpy(to + i * PANEL, values + i, 2 * sizeof *values);
+    }
+}
+
+/* One tile, 256 columns: decoded with the given tables and multiplied with all panels. */
+static void multiply_tile(const fast_job *job, int64_t first, int64_t rows, int64_t k0,
+                          const ganq__fast_table *tables, int second, int16_t *w, float *sums) {
+    const int64_t kc = chunk_columns(job, k0), columns = minimum(job->p.layer->K - k0, CHUNK);
+    for (int64_t r = 0; r < rows; r++)
+        job->kernels->decode(job->p.layer, first + r, k0, columns, &tables[r], w + r * CHUNK);
+    job->kernels->multiply(kc / PIECE, w, job->panels, job->values + k0 * job->panels * PANEL,
+                           job->scales + k0 / PIECE * job->panels * PANEL,
+                           second ? 1.0f / GANQ__FAST_RESIDUAL : 1, sums);
+}
+
+static void finish_item(const fast_job *job, int64_t first, int64_t rows,
+                        const ganq__fast_table *tables, const float *sums) {
+    const int64_t tile_rows = job->kernels->tile_rows, tile_sums = job->panels * tile_rows * PANEL;
+    for (int64_t m = 0; m < job->p.M; m++) {
+        float *y = job->p.y + m * job->p.ldy + first;
+        const float *of_token = sums + m / PANEL * tile_rows * PANEL + m % PANEL;
+        for (int64_t r = 0; r < rows; r++)
+            y[r] = ganq__lut_finish(
+                &job->p, first + r, m,
+                tables[r].scale * of_token[r / tile_rows * tile_sums + r % tile_rows * PANEL]);
+    }
+}
+
+static void item_large(void *user, int64_t item, int worker) {
+    const fast_job *job = user;
+    const ganq__fast_kernels *kernels = job->kernels;
+    const ganq_layer *layer = job->p.layer;
+    const int64_t tile_rows = kernels->tile_rows, item_rows = tile_rows * kernels->item_tiles;
+    const int64_t first = item * item_rows, rows = minimum(layer->N - first, item_rows);
+    const int wide = is_wide(layer, first, rows);
+    ganq__fast_table tables[2][GANQ__LUT_MAX_ITEM_ROWS];
+    float *sums = job->sums + worker * job->sum_size;
+    /* Rows beyond N are multiplied, too, but not kept. */
+    _Alignas(64) int16_t w[GANQ__LUT_MAX_TILE_ROWS * CHUNK] = {0};
+    for (int second = 0; second <= wide; second++)
+        for (int64_t r = 0; r < rows; r++)
+            kernels->table(layer, first + r, second, &tables[second][r]);
+    memset(sums, 0, (size_t)job->sum_size * sizeof *sums);
+    for (int64_t k0 = 0; k0 < layer->K; k0 += CHUNK)
+        for (int64_t r0 = 0; r0 < rows; r0 += tile_rows) {
+            const int64_t of_tile = minimum(rows - r0, tile_rows);
+            for (int second = 0; second <= is_wide(layer, first + r0, of_tile); second++)
+                multiply_tile(job, first + r0, of_tile, k0, &tables[second][r0], second, w,
+                              sums + r0 * job->panels * PANEL);
+        }
+    finish_item(job, first, rows, tables[0], sums);
+}
+
+static ganq_status multiply_large(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
+    const ganq_layer *layer = job->p.layer;
+    const int64_t M = job->p.M, item_rows = job->kernels->item_tiles * job->kernels->tile_rows;
+    const int64_t tokens = round_up(minimum(M, TOKENS), PANEL);
+    job->padded = round_up(layer->K, PIECE);
+    job->sum_size = item_rows * tokens;
+    const size_t sums = (size_t)(ganq__pool_threads(ctx->pool) * job->sum_size) * sizeof *job->sums;
+    const size_t scales = (size_t)(tokens * job->padded / PIECE) * sizeof *job->scales;
+    const size_t values = (size_t)(tokens * job->padded) * sizeof *job->values;
+    GANQ_TRY(ganq__context_workspace(ctx, sums + scales + values, (void **)&job->sums));
+    job->scales = (float *)((char *)job->sums + sums);
+    job->values = (int16_t *)((char *)job->scales + scales);
+    for (int64_t m = 0; m < M; m += TOKENS) {
+        job->p.M = minimum(M - m, TOKENS);
+        job->panels = (job->p.M + PANEL - 1) / PANEL;
+        ganq__parallel_for(pool, job->panels * PANEL, convert_token, job);
+        ganq__parallel_for(pool, (layer->N + item_rows - 1) / item_rows, item_large, job);
+        job->p.x += TOKENS * job->p.ldx;
+        job->p.y += TOKENS * job->p.ldy;
+    }
+    return GANQ_OK;
+}
+
+ganq_status ganq__lut_fast(ganq_context *ctx, const ganq__fast_kernels *kernels,
+                           ganq__lut_product product) {
+    const double work = (double)product.M * (double)product.layer->N * (double)product.layer->K;
+    fast_job job = {.kernels = kernels, .p = product};
+    ganq__pool *pool = work < SERIAL_WORK ? NULL : ctx->pool;
+    return product.M <= SMALL_M ? multiply_small(ctx, &job, pool) : multiply_large(ctx, &job, pool);
+}

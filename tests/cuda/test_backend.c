@@ -1,0 +1,142 @@
+/* test_backend.c - the CUDA backend's beginning and end, and its memory: what is said where there is
+ * no device, that the caller's device is left alone, that all memory is given back. */
+#include "check_util.h"
+
+#include <cuda_runtime_api.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "emulator.h"
+#include "ganq/ganq.h"
+#include "memory_ops.h"
+
+static ganq_context_options on_cuda(int index) {
+    return (ganq_context_options){
+        .struct_size = sizeof(ganq_context_options), .device = GANQ_DEVICE_CUDA, .device_index = index};
+}
+
+static char logged[1024];
+static void keep_log(ganq_log_level level, const char *message, void *user) {
+    (void)level, (void)user;
+    snprintf(logged, sizeof logged, "%s", message);
+}
+
+static void expect_no_device(const emulator_machine *machine, int index, const char *word) {
+    ganq_context_options options = on_cuda(index);
+    ganq_context *ctx = NULL;
+    emulator_set_machine(machine);
+    ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_DEVICE, word);
+    ck_assert_ptr_null(ctx);
+    /* AUTO goes on with the CPU and says why. */
+    options.device = GANQ_DEVICE_AUTO;
+    options.log = keep_log;
+    options.log_level = GANQ_LOG_INFO;
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    ck_assert_ptr_nonnull(strstr(ganq_context_device_name(ctx), "cpu"));
+    ck_assert_ptr_nonnull(strstr(logged, word));
+    ganq_context_free(ctx);
+}
+
+START_TEST(test_no_device) {
+    expect_no_device(&(emulator_machine){0, 0, 89, 1 << 20}, 0, "no NVIDIA driver");
+    expect_no_device(&(emulator_machine){12040, 1, 89, 1 << 20}, 0, "runs CUDA 12.4");
+    expect_no_device(&(emulator_machine){12040, 1, 89, 1 << 20}, 0, "built with CUDA 13.0");
+    expect_no_device(&(emulator_machine){13000, 0, 89, 1 << 20}, 0, "no NVIDIA GPU");
+    expect_no_device(&(emulator_machine){13000, 1, 75, 1 << 20}, 0, "7.5");
+    expect_no_device(&(emulator_machine){13000, 2, 89, 1 << 20}, 2, "there are 2 (0..1)");
+}
+END_TEST
+
+START_TEST(test_open_and_close) {
+    ganq_context_options options = on_cuda(1);
+    ganq_context *ctx, *other;
+    emulator_counts before, after;
+    int device = -1;
+    cudaSetDevice(0);
+    emulator_read_counts(&before);
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    ck_assert_str_eq(ganq_context_device_name(ctx), "cuda:1 (emulated device 1, sm_89)");
+    options.device_index = 0;
+    ck_ganq_ok(ganq_context_create(&options, &other));
+    ck_assert_str_eq(ganq_context_device_name(other), "cuda:0 (emulated device 0, sm_89)");
+    cudaGetDevice(&device);
+    ck_assert_int_eq(device, 0);
+    ganq_context_free(ctx);
+    ganq_context_free(other);
+    emulator_read_counts(&after);
+    ck_assert_uint_eq(after.bytes_held, before.bytes_held);
+    cudaGetDevice(&device);
+    ck_assert_int_eq(device, 0);
+}
+END_TEST
+
+START_TEST(test_memory) {
+    ganq_context_options options = on_cuda(1);
+    ganq_context *ctx;
+    emulator_counts counts;
+    char text[1000], back[1000];
+    void *a = NULL, *b = NULL, *c = NULL;
+    int device = -1;
+    for (int i = 0; i < 1000; i++)
+        text[i] = (char)(i * 7);
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    const ganq__memory_ops *memory = ctx->memory;
+    ck_assert(!memory->is_host);
+    ck_ganq_ok(memory->allocate(ctx, 1000, &a));
+    ck_ganq_ok(memory->allocate(ctx, 1000, &b));
+    ck_assert_uint_eq((uintptr_t)a % 64, 0);
+    ck_ganq_ok(memory->upload(ctx, a, text, sizeof text));
+    memset(text, 0, 10); /* upload is done with it */
+    ck_ganq_ok(memory->copy(ctx, b, a, 1000));
+    ck_ganq_ok(memory->download(ctx, back, b, 1000));
+    for (int i = 0; i < 1000; i++)
+        ck_assert_int_eq(back[i], (char)(i * 7));
+    ck_ganq_fails(memory->allocate(ctx, (size_t)9 << 30, &c), GANQ_ERR_NO_MEMORY, "9663676416 bytes");
+    ck_assert_ptr_null(c);
+    emulator_fail_allocation(1);
+    ck_ganq_fails(memory->allocate(ctx, 10, &c), GANQ_ERR_NO_MEMORY, "10 bytes");
+    ck_ganq_ok(memory->allocate(ctx, 10, &c));
+    if (memory->available)
+        ck_assert_int_gt(memory->available(ctx), 0);
+    memory->release(ctx, a);
+    memory->release(ctx, b);
+    memory->release(ctx, c);
+    memory->release(ctx, NULL);
+    cudaGetDevice(&device);
+    ck_assert_int_eq(device, 0);
+    ganq_context_free(ctx);
+    emulator_read_counts(&counts);
+    ck_assert_uint_eq(counts.bytes_held, 0);
+}
+END_TEST
+
+/* A process that works on the CPU calls nothing of CUDA, and may fork. */
+START_TEST(test_cpu_does_not_touch_cuda) {
+    const pid_t child = fork();
+    if (child == 0) {
+        const ganq_context_options options = {.struct_size = sizeof options, .device = GANQ_DEVICE_CPU};
+        ganq_context *ctx;
+        emulator_counts counts;
+        if (ganq_context_create(&options, &ctx) != GANQ_OK)
+            _exit(1);
+        ganq_context_free(ctx);
+        emulator_read_counts(&counts);
+        _exit(counts.api_calls ? 2 : 0);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("cuda_backend");
+    TCase *tc = tcase_create("all");
+    tcase_add_test(tc, test_cpu_does_not_touch_cuda);
+    tcase_add_test(tc, test_no_device);
+    tcase_add_test(tc, test_open_and_close);
+    tcase_add_test(tc, test_memory);
+    suite_add_tcase(suite, tc);
+    return test_run(suite, 0);
+}

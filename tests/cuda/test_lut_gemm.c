@@ -1,0 +1,444 @@
+/* test_lut_gemm.c - every kernel of the product with quantized layers on the emulated device,
+ * against a float64 product of the dequantized layer: bits x M x odd N, K x types x outliers x bias
+ * x plans. Each in both orders of threads: the same bits. */
+#include <math.h>
+
+#include "check_util.h"
+#include "alloc.h"
+#include "attachment.h"
+#include "emulator.h"
+#include "ganq/ganq.h"
+#include "half.h"
+#include "layer.h"
+#include "dtype.h"
+#include "lut_gemm.h"
+#include "memory_ops.h"
+
+static uint32_t random_state = 1;
+static uint32_t random_u32(void) {
+    random_state = random_state * 1664525u + 1013904223u;
+    return random_state >> 8;
+}
+static float random_float(void) {
+    return (float)random_u32() / (1 << 23) - 1;
+}
+
+static ganq_context *open_context(ganq_numerics numerics) {
+    const ganq_context_options options = {.struct_size = sizeof options,
+                                          .device = GANQ_DEVICE_CUDA,
+                                          .threads = 2,
+                                          .numerics = numerics};
+    ganq_context *ctx;
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    return ctx;
+}
+
+/* Tables in f32 have values that f16 does not. */
+static ganq_layer *random_layer(int bits, int64_t N, int64_t K, int f32_tables, int outliers,
+                                int bias) {
+    const int64_t L = (int64_t)1 << bits;
+    uint8_t *codes = malloc((size_t)(N * K));
+    float *lut = malloc((size_t)(N * L) * 4), *b = malloc((size_t)N * 4),
+          *vals = malloc((size_t)N * 20);
+    int32_t *rowptr = calloc((size_t)N + 1, 4), *cols = malloc((size_t)N * 20);
+    ganq_layer *layer;
+    for (int64_t i = 0; i < N * K; i++)
+        codes[i] = (uint8_t)(random_u32() % (uint32_t)L);
+    for (int64_t i = 0; i < N * L; i++)
+        lut[i] = f32_tables ? random_float() : ganq__f16_to_f32(ganq__f32_to_f16(random_float()));
+    for (int64_t n = 0; n < N; n++) {
+        int32_t count = rowptr[n];
+        b[n] = random_float();
+        for (int64_t k = 0; outliers && k < K && count < rowptr[n] + (n % 7 == 3 ? 0 : 5);
+             k += 1 + random_u32() % 9) {
+            cols[count] = (int32_t)k;
+            vals[count++] = 2 * random_float();
+        }
+        rowptr[n + 1] = count;
+    }
+    ck_ganq_ok(ganq__layer_create(bits, N, K, codes, lut,
+                                  f32_tables ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16,
+                                  outliers ? rowptr : NULL, outliers ? cols : NULL,
+                                  outliers ? vals : NULL, bias ? b : NULL, GANQ_DTYPE_F32, &layer));
+    free(codes), free(lut), free(b), free(vals), free(rowptr), free(cols);
+    return layer;
+}
+
+static size_t size_of(int32_t dtype) {
+    return dtype == GANQ_DTYPE_F32 ? 4 : 2;
+}
+
+/* One call with one layer: `offset` elements before x and y in their arrays, so that addresses are
+ * odd. */
+typedef struct run_case {
+    int64_t M, ldx, ldy, offset;
+    int32_t x_dtype, y_dtype;
+    float magnitude;
+} run_case;
+
+static float *random_x(const run_case *c, int64_t K) {
+    float *x = malloc((size_t)(c->M * c->ldx) * 4);
+    for (int64_t i = 0; i < c->M * c->ldx; i++) {
+        const float value = i % c->ldx < K ? random_float() * c->magnitude
+                                           : NAN; /* what lies between rows is not read */
+        x[i] = c->x_dtype == GANQ_DTYPE_F16    ? ganq__f16_to_f32(ganq__f32_to_f16(value))
+               : c->x_dtype == GANQ_DTYPE_BF16 ? ganq__bf16_to_f32(ganq__f32_to_bf16(value))
+                                               : value;
+    }
+    return x;
+}
+
+/* y [M, ldy] as f32; what lies between rows was left as it was. */
+static float *run(ganq_context *ctx, const ganq_layer *layer, const ganq__lut_plan *plan,
+                  const run_case *c, const float *x) {
+    const size_t xs = size_of(c->x_dtype), ys = size_of(c->y_dtype), before = (size_t)c->offset;
+    const int64_t x_count = c->M * c->ldx, y_count = c->M * c->ldy;
+    uint8_t *x_host = malloc((size_t)x_count * xs), *y_host = malloc((size_t)y_count * ys);
+    float *y = malloc((size_t)y_count * 4);
+    void *x_device, *y_device, *workspace = NULL, *placed;
+    size_t bytes = 0;
+    ganq__from_f32(x_host, x, c->x_dtype, x_count);
+    memset(y_host, 0x5a, (size_t)y_count * ys);
+    ck_ganq_ok(ctx->memory->allocate(ctx, (size_t)x_count * xs + before * xs, &x_device));
+    ck_ganq_ok(ctx->memory->allocate(ctx, (size_t)y_count * ys + before * ys, &y_device));
+    ck_ganq_ok(
+        ctx->memory->upload(ctx, (char *)x_device + before * xs, x_host, (size_t)x_count * xs));
+    ck_ganq_ok(
+        ctx->memory->upload(ctx, (char *)y_device + before * ys, y_host, (size_t)y_count * ys));
+    ck_ganq_ok(ganq__lut_ops_cuda.place(ctx, layer, &placed));
+    ganq__lut_call call = {
+        .count = 1,
+        .layers = {placed},
+        .M = c->M,
+        .x = (char *)x_device + before * xs,
+        .ldx = c->ldx,
+        .x_dtype = c->x_dtype,
+        .y_dtype = c->y_dtype,
+        .y = {(char *)y_device + before * ys},
+        .ldy = {c->ldy},
+        .stream = ganq__cuda_of(ctx)->stream,
+    };
+    ck_ganq_ok(ganq__lut_workspace_bytes(ctx, &call, &bytes)); /* makes the state */
+    ganq__cuda_of(ctx)->lut->forced = plan;
+    ck_ganq_ok(ganq__lut_workspace_bytes(ctx, &call, &bytes));
+    if (bytes)
+        ck_ganq_ok(ctx->memory->allocate(ctx, bytes, &call.workspace));
+    workspace = call.workspace;
+    ck_ganq_ok(ganq__lut_run(ctx, &call));
+    ganq__cuda_of(ctx)->lut->forced = NULL;
+    ck_ganq_ok(
+        ctx->memory->download(ctx, y_host, (char *)y_device + before * ys, (size_t)y_count * ys));
+    for (int64_t m = 0; m < c->M; m++)
+        for (size_t i = (size_t)layer->N * ys; i < (size_t)c->ldy * ys; i++)
+            ck_assert_msg(y_host[(size_t)(m * c->ldy) * ys + i] == 0x5a, "written between rows");
+    ganq__to_f32(y, y_host, c->y_dtype, y_count);
+    ctx->memory->release(ctx, x_device);
+    ctx->memory->release(ctx, y_device);
+    ctx->memory->release(ctx, workspace);
+    ganq__lut_ops_cuda.unplace(ctx, placed);
+    free(x_host), free(y_host);
+    return y;
+}
+
+/* Largest error of an element relative to the sum of |x| |w| over its products, plus half a step of
+ * y's type. */
+static void expect_near(const ganq_layer *layer, const run_case *c, const float *x, const float *y,
+                        double bound, const char *what) {
+    float *w = malloc((size_t)layer->K * 4);
+    const double step = c->y_dtype == GANQ_DTYPE_F16    ? 0x1p-11
+                        : c->y_dtype == GANQ_DTYPE_BF16 ? 0x1p-8
+                                                        : 0x1p-23;
+    for (int64_t n = 0; n < layer->N; n++) {
+        ganq__layer_dequantize_rows(layer, n, 1, w, layer->K);
+        for (int64_t m = 0; m < c->M; m++) {
+            double sum = layer->bias ? layer->bias[n] : 0, all = fabs(sum);
+            for (int64_t k = 0; k < layer->K; k++) {
+                sum += (double)x[m * c->ldx + k] * w[k];
+                all += fabs((double)x[m * c->ldx + k] * w[k]);
+            }
+            const double error = fabs(y[m * c->ldy + n] - sum);
+            ck_assert_msg(error <= bound * all + step * fabs(sum) + 1e-7,
+                          "%s: y[%d,%d] is %.9g, expected %.9g", what, (int)m, (int)n,
+                          (double)y[m * c->ldy + n], sum);
+        }
+    }
+    free(w);
+}
+
+static void check(ganq_context *ctx, const ganq_layer *layer, const ganq__lut_plan *plan,
+                  const run_case *c, double bound) {
+    char what[256];
+    snprintf(what, sizeof what,
+             "%d bits, %dx%d, M %d, x %d, y %d, variant %d, %d warps, %d row tiles, %d copies, %d "
+             "splits",
+             layer->bits, (int)layer->N, (int)layer->K, (int)c->M, (int)c->x_dtype, (int)c->y_dtype,
+             plan->variant, plan->warps, plan->row_tiles, plan->copies, plan->splits);
+    float *x = random_x(c, layer->K), *y, *again;
+    emulator_set_order(0);
+    y = run(ctx, layer, plan, c, x);
+    expect_near(layer, c, x, y, bound, what);
+    emulator_set_order(1);
+    again = run(ctx, layer, plan, c, x);
+    emulator_set_order(0);
+    for (int64_t m = 0; m < c->M; m++)
+        ck_assert_msg(!memcmp(y + m * c->ldy, again + m * c->ldy, (size_t)layer->N * 4),
+                      "%s: other bits the second time", what);
+    free(x), free(y), free(again);
+}
+
+/* Elements of f32 rows of X, prepared as upper and lower part of f16, and fp32 sums. */
+static const double exact = 1e-6;
+/* Rows of f32 rounded to f16. */
+static const double fast = 0x1p-11;
+
+START_TEST(test_simt) {
+    static const int64_t shapes[][2] = {{1, 1}, {17, 65}, {33, 200}, {16, 520}};
+    static const int32_t types[] = {GANQ_DTYPE_F32, GANQ_DTYPE_F16, GANQ_DTYPE_BF16};
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    const int bits = _i;
+    for (int s = 0; s < 4; s++)
+        for (int t = 0; t < 3; t++)
+            for (int variant = 0; variant < 2; variant++) {
+                const int64_t N = shapes[s][0], K = shapes[s][1],
+                              M = (int64_t[]){1, 2, 3, 8, 11, 5}[(s + 2 * t + 3 * variant) % 6];
+                const ganq__lut_plan plan = {GANQ__LUT_SIMT, variant ? 8 : 3, 1, 4,
+                                             variant ? 2 : 1};
+                /* aligned rows, then rows at odd addresses */
+                const run_case c = {M,
+                                    variant ? K + 3 : (K + 7) / 8 * 8,
+                                    N + variant,
+                                    variant,
+                                    types[t],
+                                    types[(t + variant) % 3],
+                                    1};
+                ganq_layer *layer = random_layer(bits, N, K, t == 1, variant, s % 2);
+                check(ctx, layer, &plan, &c, exact);
+                ganq_layer_free(layer);
+            }
+    ganq_context_free(ctx);
+}
+END_TEST
+
+static void check_mma(ganq_context *ctx, int bits, const ganq__lut_plan *plan, int64_t N, int64_t K,
+                      int64_t M, int type, int odd, double bound) {
+    static const int32_t types[] = {GANQ_DTYPE_F32, GANQ_DTYPE_F16, GANQ_DTYPE_BF16};
+    const run_case c = {M,           odd ? K + 1 : (K + 7) / 8 * 8, N + 2, odd,
+                        types[type], types[(type + odd) % 3],       1};
+    ganq_layer *layer = random_layer(bits, N, K, 0, odd, !odd);
+    check(ctx, layer, plan, &c, bound);
+    ganq_layer_free(layer);
+}
+
+/* Each plan with each number of column tiles; f16 rows as they are and prepared; f32 in two parts;
+ * bf16. */
+START_TEST(test_mma) {
+    const int bits = _i % 3 + 2, copies = _i < 3 ? 4 : 1;
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    if (bits != 4 && copies == 1)
+        return;
+    for (int i = 0; i < 12; i++) {
+        const int64_t M = (int64_t[]){1, 3, 8, 9, 16, 17, 32, 5, 1, 12, 24, 40}[i];
+        const int row_tiles = i % 2 == 0 && M <= 4 ? 1 : 2,
+                  type = (int[]){1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 2, 1}[i];
+        const ganq__lut_plan plan = {GANQ__LUT_MMA, i % 3 == 0 ? 2 : 8, row_tiles, copies,
+                                     i % 4 == 3 ? 3 : 1};
+        const int64_t N = (int64_t[]){16, 33, 50, 15}[i % 4],
+                      K = (int64_t[]){64, 136, 264, 1032, 2056}[i % 5];
+        check_mma(ctx, bits, &plan, N, K, M, type, 0, exact);
+        if (i % 2)
+            check_mma(ctx, bits, &plan, N, K - 3, M, type, 1, exact);
+    }
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* Long rows: the loop without checks, and magnitudes beyond f16. */
+START_TEST(test_long_rows) {
+    const int bits = _i;
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    const ganq__lut_plan plan = {GANQ__LUT_MMA, 2, 1, 4, 1};
+    ganq_layer *layer = random_layer(bits, 16, 5000, 0, 1, 1);
+    const float magnitudes[] = {1, 1e30f, 1e-30f};
+    for (int i = 0; i < 3; i++) {
+        const run_case c = {
+            2, 5000, 16, 0, i ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, GANQ_DTYPE_F32, magnitudes[i]};
+        check(ctx, layer, &plan, &c, 3 * exact);
+    }
+    ganq_layer_free(layer);
+    ganq_context_free(ctx);
+}
+END_TEST
+
+START_TEST(test_fast_and_built_in) {
+    ganq_context *ctx = open_context(GANQ_NUMERICS_FAST);
+    for (int bits = 2; bits <= 4; bits++)
+        for (int64_t M = 1; M <= 70; M = M * 3 + 1) {
+            /* no plan is forced: one that does not fit is not taken */
+            const ganq__lut_plan none = {0};
+            const run_case c = {M, 300, 21, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+            ganq_layer *layer = random_layer(bits, 21, 300, 0, 1, 1);
+            check(ctx, layer, &none, &c, fast);
+            ganq_layer_free(layer);
+        }
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* In cuBLASLt's place: waits, and multiplies on the host. */
+static int products;
+static ganq_status product_on_host(void *handle, cudaStream_t stream, int64_t M, int64_t N,
+                                   int64_t K, const void *x, int64_t ldx, const void *w,
+                                   int64_t ldw, void *c, int32_t dtype, int64_t ldc,
+                                   void *workspace, size_t bytes) {
+    uint16_t *xs = malloc((size_t)(M * ldx) * 2), *ws = malloc((size_t)(N * ldw) * 2);
+    (void)handle, (void)workspace, (void)bytes;
+    products++;
+    ck_assert(ldx % 8 == 0 && ldw % 8 == 0 && ldc >= N && bytes > 0);
+    ck_assert_int_eq(cudaStreamSynchronize(stream), cudaSuccess);
+    ck_assert_int_eq(cudaMemcpy(xs, x, (size_t)((M - 1) * ldx + K) * 2, cudaMemcpyDeviceToHost),
+                     cudaSuccess);
+    ck_assert_int_eq(cudaMemcpy(ws, w, (size_t)((N - 1) * ldw + K) * 2, cudaMemcpyDeviceToHost),
+                     cudaSuccess);
+    for (int64_t m = 0; m < M; m++) {
+        float *row = malloc((size_t)N * 4);
+        uint16_t *halves = malloc((size_t)N * 2);
+        for (int64_t n = 0; n < N; n++) {
+            double sum = 0;
+            for (int64_t k = 0; k < K; k++)
+                sum +=
+                    (double)ganq__f16_to_f32(xs[m * ldx + k]) * ganq__f16_to_f32(ws[n * ldw + k]);
+            row[n] = (float)sum;
+            halves[n] = ganq__f32_to_f16(row[n]);
+        }
+        const size_t size = size_of(dtype);
+        ck_assert_int_eq(cudaMemcpy((char *)c + (size_t)(m * ldc) * size,
+                                    size == 4 ? (void *)row : (void *)halves, (size_t)N * size,
+                                    cudaMemcpyHostToDevice),
+                         cudaSuccess);
+        free(row), free(halves);
+    }
+    free(xs), free(ws);
+    return GANQ_OK;
+}
+
+/* Rows of W~ written out: f16 rows straight into y and through a sum with bias, f32 in two parts,
+ * rows at odd addresses. */
+START_TEST(test_tiles) {
+    static const ganq__lut_plan plan = {GANQ__LUT_TILES, 8, 1, 4, 1};
+    const int bits = _i;
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
+    ck_assert_ptr_nonnull(state);
+    state->product = product_on_host;
+    for (int i = 0; i < 5; i++) {
+        const int64_t K = (int64_t[]){136, 72, 201, 330, 64}[i],
+                      N = (int64_t[]){270, 16, 37, 300, 50}[i];
+        const int32_t x_dtype = (int32_t[]){GANQ_DTYPE_F16, GANQ_DTYPE_F16, GANQ_DTYPE_F32,
+                                            GANQ_DTYPE_BF16, GANQ_DTYPE_F32}[i];
+        const run_case c = {7, (K + 7) / 8 * 8, (N + 7) / 8 * 8,
+                            0, x_dtype,         i == 0 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32,
+                            1};
+        ganq_layer *layer = random_layer(bits, N, K, 0, 0, i > 0);
+        products = 0;
+        check(ctx, layer, &plan, &c, exact);
+        ck_assert_int_gt(products, 0);
+        ganq_layer_free(layer);
+    }
+    /* Exact numerics do not round outliers: another kernel takes that. */
+    ganq_layer *layer = random_layer(bits, 20, 72, 0, 1, 0);
+    const run_case c = {40, 72, 20, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+    products = 0;
+    check(ctx, layer, &plan, &c, exact);
+    ck_assert_int_eq(products, 0);
+    ganq_layer_free(layer);
+    ganq_context_free(ctx);
+    ctx = open_context(GANQ_NUMERICS_FAST);
+    state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
+    state->product = product_on_host;
+    layer = random_layer(bits, 20, 70, 0, 1, 0);
+    const run_case odd = {9, 71, 21, 1, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+    check(ctx, layer, &plan, &odd, 2 * fast);
+    ck_assert_int_gt(products, 0);
+    ganq_layer_free(layer);
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* NaN in a row of X makes that row NaN and no other. */
+START_TEST(test_nan) {
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    ganq_layer *layer = random_layer(4, 20, 130, 0, 0, 0);
+    const run_case c = {3, 136, 20, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+    float *x = random_x(&c, 130);
+    x[136 + 7] = NAN;
+    for (int variant = GANQ__LUT_SIMT; variant <= GANQ__LUT_MMA; variant++) {
+        const ganq__lut_plan plan = {variant, 4, 1, 4, 1};
+        float *y = run(ctx, layer, &plan, &c, x);
+        for (int i = 0; i < 60; i++)
+            ck_assert_int_eq(isnan(y[i]) != 0, i / 20 == 1);
+        free(y);
+    }
+    free(x);
+    ganq_layer_free(layer);
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* Three layers in one call, of two widths of codes: the bits of single calls. And the public
+ * function, with matrices of the process. */
+START_TEST(test_many_and_public) {
+    enum { K = 200, M = 2 };
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    ganq_layer *layers[3] = {random_layer(4, 40, K, 0, 1, 1), random_layer(4, 17, K, 0, 0, 0),
+                             random_layer(_i ? 3 : 4, 33, K, 0, 0, 1)};
+    const run_case c = {M, K, 0, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+    float *x = random_x(&c, K), *y[3], many[M * 40], single[M * 40];
+    const int64_t ldys[3] = {40, 17, 33};
+    void *x_device;
+    emulator_counts before, after;
+    ck_ganq_ok(ctx->memory->allocate(ctx, M * K * 4, &x_device));
+    ck_ganq_ok(ctx->memory->upload(ctx, x_device, x, M * K * 4));
+    for (int i = 0; i < 3; i++) {
+        ck_ganq_ok(ctx->memory->allocate(ctx, sizeof many, (void **)&y[i]));
+        ck_ganq_ok(ganq_lut_gemm(ctx, layers[i], &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, M, K, x),
+                                 &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, M, ldys[i], single)));
+        run_case one = c;
+        one.ldy = ldys[i];
+        expect_near(layers[i], &one, x, single, exact, "public");
+    }
+    emulator_read_counts(&before);
+    ck_ganq_ok(
+        ctx->lut->gemm_many(ctx, 3, (const ganq_layer *const *)layers, M, x_device, K, y, ldys));
+    ck_ganq_ok(ctx->memory->download(ctx, many, y[0], (size_t)(M * ldys[0]) * 4));
+    emulator_read_counts(&after);
+    if (emulator_present())
+        ck_assert_int_eq(after.launches - before.launches, _i ? 2 : 1);
+    for (int i = 0; i < 3; i++) {
+        const size_t bytes = (size_t)(M * ldys[i]) * 4;
+        ck_ganq_ok(ctx->memory->download(ctx, many, y[i], bytes));
+        ck_ganq_ok(ctx->lut->gemm(ctx, layers[i], M, x_device, K, y[i], ldys[i]));
+        ck_ganq_ok(ctx->memory->download(ctx, single, y[i], bytes));
+        ck_assert_mem_eq(many, single, bytes);
+        ctx->memory->release(ctx, y[i]);
+        ganq_layer_free(layers[i]);
+    }
+    ctx->memory->release(ctx, x_device);
+    free(x);
+    ganq_context_free(ctx);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("lut_gemm");
+    TCase *tests = tcase_create("kernels");
+    setenv("GANQ_CACHE_DIR", "/nonexistent", 1);
+    suite_add_tcase(suite, tests);
+    tcase_add_loop_test(tests, test_simt, 2, 5);
+    tcase_add_loop_test(tests, test_mma, 0, 6);
+    tcase_add_loop_test(tests, test_long_rows, 2, 5);
+    tcase_add_test(tests, test_fast_and_built_in);
+    tcase_add_loop_test(tests, test_tiles, 2, 5);
+    tcase_add_test(tests, test_nan);
+    tcase_add_loop_test(tests, test_many_and_public, 0, 2);
+    return test_run(suite, 0);
+}

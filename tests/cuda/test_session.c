@@ -1,0 +1,252 @@
+/* test_session.c - whole models on the (emulated) GPU: logits, text and perplexity as on the CPU; decode
+ * steps recorded once and replayed; nothing left behind. */
+#include <math.h>
+
+#include "alloc.h"
+#include "check_util.h"
+#include "context.h"
+#include "corpus.h"
+#include "emulator.h"
+#include "ganq/ganq.h"
+#include "lut_ops.h"
+#include "memory.h"
+#include "model/tiny.h"
+#include "perplexity.h"
+#include "session.h"
+
+enum { COUNT = 200, VOCAB = 33 };
+
+/* Logits on the GPU against the CPU's, part of their range: fp32 sums in another order. */
+static const double bound = 2e-5;
+
+static char dir[300];
+static ganq_context *cpu, *gpu;
+static tiny t;
+static int32_t ids[COUNT];
+
+static void setup(void) {
+    ganq_context_options options = {
+        .struct_size = sizeof options, .device = GANQ_DEVICE_CPU, .threads = 2, .numerics = GANQ_NUMERICS_EXACT};
+    snprintf(dir, sizeof dir, "%s", test_dir());
+    ck_ganq_ok(ganq_context_create(&options, &cpu));
+    options.device = GANQ_DEVICE_CUDA;
+    ck_ganq_ok(ganq_context_create(&options, &gpu));
+    t = tiny_default();
+    t.positions = 1200;
+    t.layers = 2;
+    random_ids(ids, COUNT, VOCAB, 1);
+}
+static void teardown(void) {
+    emulator_counts counts;
+    tiny_free(&t);
+    ganq__remove_tree(dir);
+    ganq_context_free(cpu);
+    ganq_context_free(gpu);
+    emulator_read_counts(&counts);
+    ck_assert_uint_eq(counts.bytes_held, 0);
+}
+
+/* 0: dense f32, 1: dense bf16 with biases, 2: quantized, 3: quantized with biases, head norms, a window and a tied head. */
+enum { KINDS = 4 };
+static ganq_model *make_model(int kind) {
+    ganq_model *model;
+    if (kind == 1) {
+        t.dtype = GANQ__ST_BF16;
+        t.architecture = "Qwen2ForCausalLM";
+        t.qkv_bias = 1;
+    }
+    if (kind == 3) {
+        t.architecture = "Qwen3ForCausalLM";
+        t.qk_norm = 1;
+        t.tied = 1;
+    }
+    tiny_fill(&t, 21);
+    if (kind >= 2)
+        return tiny_quantized(cpu, &t, dir);
+    tiny_write(&t, dir);
+    ck_ganq_ok(ganq__model_load(cpu, dir, NULL, &model));
+    return model;
+}
+
+/* logits [COUNT, VOCAB]: 100 tokens at once, ten one by one, the rest at once. */
+static float *run_session(ganq_context *ctx, const ganq_model *model) {
+    ganq_session *session;
+    float *logits = malloc(COUNT * VOCAB * sizeof *logits);
+    ck_ganq_ok(ganq__session_create(ctx, model, COUNT, &session));
+    ck_ganq_ok(ganq__session_prefill(session, ids, 100, logits));
+    for (int i = 100; i < 110; i++) {
+        ck_ganq_ok(ganq__session_step(session, ids[i]));
+        memcpy(logits + i * VOCAB, session->logits, VOCAB * sizeof *logits);
+    }
+    ck_ganq_ok(ganq__session_prefill(session, ids + 110, COUNT - 110, logits + 110 * VOCAB));
+    ganq__session_free(session);
+    return logits;
+}
+
+static double difference(const float *found, const float *expected) {
+    double largest = 0, low = INFINITY, high = -INFINITY;
+    for (int i = 0; i < COUNT * VOCAB; i++) {
+        if (!(fabs((double)found[i] - expected[i]) <= largest))
+            largest = fabs((double)found[i] - expected[i]);
+        low = fmin(low, expected[i]);
+        high = fmax(high, expected[i]);
+    }
+    return largest / (high - low);
+}
+
+START_TEST(logits) {
+    emulator_counts before, after;
+    ganq_model *model = make_model(_i);
+    float *expected = run_session(cpu, model);
+    emulator_read_counts(&before);
+    float *found = run_session(gpu, model);
+    emulator_read_counts(&after);
+    const double d = difference(found, expected);
+    ck_assert_msg(d <= bound, "%.3g of the range", d);
+    /* of ten steps the first runs as it is, the second is recorded */
+    if (emulator_present())
+        ck_assert_int_eq(after.graph_launches - before.graph_launches, 9);
+    emulator_set_order(1);
+    float *reversed = run_session(gpu, model);
+    emulator_set_order(0);
+    ck_assert_mem_eq(found, reversed, COUNT * VOCAB * sizeof *found);
+    free(expected);
+    free(found);
+    free(reversed);
+    ganq__model_release(model);
+}
+END_TEST
+
+/* Across the ranges of positions for which steps are recorded, and after going back. */
+START_TEST(long_steps) {
+    ganq_model *model = make_model(0);
+    ganq_session *sessions[2];
+    emulator_counts before, after;
+    emulator_read_counts(&before);
+    for (int i = 0; i < 2; i++)
+        ck_ganq_ok(ganq__session_create(i ? gpu : cpu, model, 1100, &sessions[i]));
+    for (int start = 505; start < 1100; start += 515) {
+        for (int i = 0; i < 2; i++) {
+            ganq_session *s = sessions[i];
+            while (s->length < start)
+                ck_ganq_ok(ganq__session_prefill(s, ids, start - s->length < COUNT ? start - s->length : COUNT, NULL));
+        }
+        for (int step = 0; step < 12; step++) {
+            double largest = 0;
+            for (int i = 0; i < 2; i++)
+                ck_ganq_ok(ganq__session_step(sessions[i], ids[step]));
+            for (int j = 0; j < VOCAB; j++)
+                largest = fmax(largest, fabs((double)sessions[0]->logits[j] - sessions[1]->logits[j]));
+            ck_assert_msg(largest < 1e-3, "step %d after %d: %.3g", step, start, largest);
+        }
+    }
+    emulator_read_counts(&after);
+    /* 7 steps below 512, then 5; 4 below 1024, then 8; a step of each range is not recorded, and going
+     * on in a range costs nothing */
+    if (emulator_present())
+        ck_assert_int_eq(after.graph_launches - before.graph_launches, 6 + 4 + 4 + 7);
+    for (int i = 0; i < 2; i++) {
+        ck_ganq_ok(ganq__session_truncate(sessions[i], 100));
+        ck_ganq_ok(ganq__session_step(sessions[i], ids[0]));
+    }
+    for (int j = 0; j < VOCAB; j++)
+        ck_assert(fabs((double)sessions[0]->logits[j] - sessions[1]->logits[j]) < 1e-3);
+    ganq__session_free(sessions[0]);
+    ganq__session_free(sessions[1]);
+    ganq__model_release(model);
+}
+END_TEST
+
+/* Two sessions of one context in turns, and a layer given up while the other's step is recorded. */
+START_TEST(two_sessions) {
+    ganq_model *model = make_model(0);
+    ganq_session *a, *b, *alone;
+    ck_ganq_ok(ganq__session_create(gpu, model, 300, &a));
+    ck_ganq_ok(ganq__session_create(gpu, model, 300, &b));
+    ck_ganq_ok(ganq__session_create(gpu, model, 300, &alone));
+    ck_ganq_ok(ganq__session_prefill(b, ids, 20, NULL));
+    for (int i = 0; i < 6; i++) {
+        ck_ganq_ok(ganq__session_step(a, ids[i]));
+        ck_ganq_ok(ganq__session_step(b, ids[20 + i]));
+        if (i == 3) /* grows a workspace under both recordings */
+            ck_ganq_ok(ganq__session_prefill(a, ids + 30, 8, NULL));
+    }
+    ck_ganq_ok(ganq__session_prefill(alone, ids, 20, NULL));
+    for (int i = 0; i < 6; i++)
+        ck_ganq_ok(ganq__session_step(alone, ids[20 + i]));
+    ck_assert_mem_eq(alone->logits, b->logits, VOCAB * sizeof *b->logits);
+    ganq__session_free(a);
+    ganq__session_free(b);
+    ganq__session_free(alone);
+    ganq__model_release(model);
+}
+END_TEST
+
+START_TEST(text_and_perplexity) {
+    ganq_model *model = make_model(_i);
+    int32_t texts[2][20];
+    ganq_corpus *corpus;
+    ganq_perplexity_result results[2];
+    const ganq_perplexity_options options = {.struct_size = sizeof options, .context = 90};
+    const ganq_sampling sampling = {.struct_size = sizeof sampling, .temperature = 1.5f, .top_k = 12, .seed = 3};
+    ck_ganq_ok(ganq__corpus_create(&corpus));
+    ck_ganq_ok(ganq__corpus_add(corpus, ids, COUNT));
+    for (int i = 0; i < 2; i++) {
+        ganq_session *session;
+        ganq_context *ctx = i ? gpu : cpu;
+        ck_ganq_ok(ganq__session_create(ctx, model, 60, &session));
+        ck_ganq_ok(ganq__session_prefill(session, ids, 30, NULL));
+        for (int j = 0; j < 20; j++) {
+            ck_ganq_ok(ganq__session_sample(session, &sampling, &texts[i][j]));
+            ck_ganq_ok(ganq__session_step(session, texts[i][j]));
+        }
+        ganq__session_free(session);
+        ck_ganq_ok(ganq__perplexity(ctx, model, corpus, &options, &results[i]));
+    }
+    ck_assert_mem_eq(texts[0], texts[1], sizeof texts[0]);
+    ck_assert(fabs(results[1].nll / results[0].nll - 1) < 1e-5);
+    ganq__corpus_free(corpus);
+    ganq__model_release(model);
+}
+END_TEST
+
+/* Every allocation of device memory fails once: an error in words, nothing lost, and the next try works. */
+START_TEST(allocations_fail) {
+    ganq_model *model = make_model(0);
+    for (int n = 1;; n++) {
+        ganq_context *ctx;
+        ganq_session *session = NULL;
+        ganq_context_options options = {.struct_size = sizeof options, .device = GANQ_DEVICE_CUDA};
+        ck_ganq_ok(ganq_context_create(&options, &ctx));
+        emulator_fail_allocation(n);
+        ganq_status status = ganq__session_create(ctx, model, 100, &session);
+        for (int i = 0; i < 3 && status == GANQ_OK; i++)
+            status = ganq__session_step(session, ids[i]);
+        emulator_fail_allocation(0);
+        if (status != GANQ_OK)
+            ck_assert_int_eq(status, GANQ_ERR_NO_MEMORY);
+        if (session && status != GANQ_OK)
+            ck_ganq_ok(ganq__session_step(session, ids[3]));
+        ganq__session_free(session);
+        ganq_context_free(ctx);
+        if (status == GANQ_OK) {
+            ck_assert(n > 5 || !emulator_present());
+            break;
+        }
+    }
+    ganq__model_release(model);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("cuda_session");
+    TCase *tc = tcase_create("all");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_loop_test(tc, logits, 0, KINDS);
+    tcase_add_test(tc, long_steps);
+    tcase_add_test(tc, two_sessions);
+    tcase_add_loop_test(tc, text_and_perplexity, 0, KINDS);
+    tcase_add_test(tc, allocations_fail);
+    suite_add_tcase(suite, tc);
+    return test_run(suite, 0);
+}
