@@ -247,7 +247,7 @@ int cmd_bench_decode(int argc, char **argv) {
     const cli_option options[] = {
         {CLI_TEXT, 0, "shape", &s.shape, SHAPE_NAMES, 0, 0,
          "instead of MODEL: random weights of this shape, made in memory"},
-        {CLI_INT, 'b', "bits", &s.bits, "B", 2, 4, "of random weights"},
+        {CLI_INT, 'b', "bits", &s.bits, "B", 2, 16, "of random weights: 2, 3, 4, or 16, dense F16"},
         {CLI_INT, 0, "prompt-tokens", &s.prompt, "P", 1, 1e6, "tokens of the prefill"},
         {CLI_INT, 0, "context", &s.context, "C", 1, 1e6,
          "tokens in the cache before the first step; default: 128, or as many as the model has "

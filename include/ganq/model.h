@@ -27,13 +27,13 @@ GANQ_API void ganq_model_free(ganq_model *model);
 
 typedef struct ganq_random_options {
     uint32_t struct_size;
-    int32_t bits;  /* 2, 3 or 4, of the linears inside the blocks; default 4 */
+    int32_t bits;  /* of the linears inside the blocks: 2, 3, 4, or 16, dense F16; default 4 */
     uint64_t seed; /* equal seeds give equal weights                         */
 } ganq_random_options;
 
 /* A model with random weights, made in memory, of the shape that dir/config.json describes: for measuring speed and
- * memory without a checkpoint. The linears inside the blocks are quantized layers, embedding and head are F16. Text
- * from it means nothing. Errors as ganq_model_load's, for the configuration alone. */
+ * memory without a checkpoint. The linears inside the blocks are quantized layers (but for 16 bits), embedding and head are
+ * F16. Text from it means nothing. Errors as ganq_model_load's, for the configuration alone. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_model_random(ganq_context *ctx, const char *dir,
                                                       const ganq_random_options *options,
                                                       ganq_model **out);

@@ -34,8 +34,8 @@ ganq_status ganq_model_random(ganq_context *ctx, const char *dir,
     REQUIRE(dir, "ganq_model_random");
     REQUIRE(out, "ganq_model_random");
     GANQ_TRY(ganq__options_read(&o, sizeof o, options, "ganq_random_options"));
-    if (o.bits != 0 && (o.bits < 2 || o.bits > 4))
-        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_random_options: %d bits; 2, 3 and 4 are possible",
+    if (o.bits != 0 && o.bits != GANQ__RANDOM_DENSE && (o.bits < 2 || o.bits > 4))
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_random_options: %d bits; 2, 3, 4 and 16 are possible",
                   (int)o.bits);
     return ganq__model_random(ctx, dir, o.bits ? o.bits : 4, o.seed, out);
 }

@@ -23,11 +23,16 @@ static const uint32_t float_tensors =
 typedef struct loader {
     ganq_context *ctx;
     int verify;
-    int random_bits; /* 0: from the files; else everything is made up */
+    int random_bits; /* 0: from the files; else everything is made up, at 16 bits dense */
     uint64_t seed;
     ganq_model *model;
     ganq__store *store;
 } loader;
+
+/* Whether the linears of the blocks are random layers. */
+static int makes_layers(const loader *l) {
+    return l->random_bits && l->random_bits != GANQ__RANDOM_DENSE;
+}
 
 static void store_release(ganq__store *store) {
     if (!store || atomic_fetch_sub(&store->references, 1) > 1)
@@ -78,7 +83,7 @@ static ganq_status find_tensor(const loader *l, const char *name, int rank, cons
     if (l->random_bits) {
         ganq__tensor *made;
         void *data;
-        GANQ_TRY(ganq__random_tensor(name, rank, shape, l->seed, &made, &data));
+        GANQ_TRY(ganq__random_tensor(l->ctx->pool, name, rank, shape, l->seed, &made, &data));
         const ganq_status status = store_own(l->store, data);
         if (status != GANQ_OK) {
             ganq__free(made);
@@ -145,7 +150,7 @@ static ganq_status load_linear(const loader *l, const char *template, int block,
     const char *weight_name, *bias_name;
     GANQ_TRY(make_name(l->store, template, block, "", &linear->name));
     const json_t *entry = json_object_get(l->store->config.quantized, linear->name);
-    if (l->random_bits && linear->role != GANQ__ROLE_COUNT)
+    if (makes_layers(l) && linear->role != GANQ__ROLE_COUNT)
         return GANQ_OK; /* in make_layers */
     if (entry)
         return load_layer(l, entry, linear);
@@ -298,7 +303,7 @@ static ganq_status load_model(const loader *settings, const char *dir, ganq_mode
     if (!l.random_bits)
         GANQ_TRY_GOTO(release_model, ganq__tensors_open_dir(dir, &store->tensors));
     GANQ_TRY_GOTO(release_model, load_weights(&l));
-    if (l.random_bits)
+    if (makes_layers(&l))
         GANQ_TRY_GOTO(release_model, make_layers(&l));
     ganq__progress_leave(l.ctx);
     *out = model;

@@ -68,7 +68,8 @@ struct ganq_model {
 
 ganq_status ganq__model_load(ganq_context *ctx, const char *dir, const ganq_model_options *options,
                              ganq_model **out);
-/* bits 2, 3 or 4. */
+enum { GANQ__RANDOM_DENSE = 16 };
+/* bits 2, 3, 4, or GANQ__RANDOM_DENSE. */
 ganq_status ganq__model_random(ganq_context *ctx, const char *dir, int bits, uint64_t seed,
                                ganq_model **out);
 ganq_model *ganq__model_retain(const ganq_model *model);

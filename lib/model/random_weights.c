@@ -32,19 +32,39 @@ static double next_normal(uint64_t *state) {
     return (sum / 65536 - 2) * sqrt(3);
 }
 
-ganq_status ganq__random_tensor(const char *name, int rank, const int64_t *shape, uint64_t seed,
-                                ganq__tensor **tensor, void **data) {
+enum { FILL_VALUES = 1 << 16 }; /* per item of the parallel loop */
+
+typedef struct fill_job {
+    uint64_t state;
+    double deviation; /* 0: ones */
+    int64_t count;
+    uint16_t *values;
+} fill_job;
+
+static void fill_item(void *user, int64_t item, int worker) {
+    const fill_job *job = user;
+    const int64_t first = FILL_VALUES * item, left = job->count - first;
+    uint64_t state = job->state + 0xd1342543de82ef95u * (uint64_t)item;
+    (void)worker;
+    for (int64_t i = first; i < first + (left < FILL_VALUES ? left : FILL_VALUES); i++)
+        job->values[i] = ganq__f32_to_f16(
+            job->deviation > 0 ? (float)(job->deviation * next_normal(&state)) : 1);
+}
+
+ganq_status ganq__random_tensor(ganq__pool *pool, const char *name, int rank, const int64_t *shape,
+                                uint64_t seed, ganq__tensor **tensor, void **data) {
     const int64_t count = rank == 1 ? shape[0] : shape[0] * shape[1];
-    uint64_t state = state_of(name, seed);
     ganq__tensor *made = ganq__calloc(1, sizeof *made);
     uint16_t *values = made ? ganq__malloc_aligned((size_t)count, sizeof *values) : NULL;
     if (!values) {
         ganq__free(made);
         return GANQ_ERR_NO_MEMORY;
     }
-    for (int64_t i = 0; i < count; i++)
-        values[i] =
-            ganq__f32_to_f16(rank == 1 ? 1 : (float)(next_normal(&state) / sqrt((double)shape[1])));
+    fill_job job = {.state = state_of(name, seed),
+                    .deviation = rank == 1 ? 0 : 1 / sqrt((double)shape[1]),
+                    .count = count,
+                    .values = values};
+    ganq__parallel_for(pool, (count + FILL_VALUES - 1) / FILL_VALUES, fill_item, &job);
     made->name = name;
     made->dtype = GANQ__ST_F16;
     snprintf(made->dtype_name, sizeof made->dtype_name, "F16");

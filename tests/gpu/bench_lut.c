@@ -1,7 +1,11 @@
 /* bench_lut.c - products with quantized layers on the GPU at hand: each kernel in a graph of 32
  * launches over copies that no cache holds, beside the bandwidth of a copy and cuBLASLt with f16
- * weights in the same run. JSON on standard output; 77 without a device. bench_lut [NxK ...]
- * default 28672x8192 and 4096x4096 */
+ * weights in the same run. JSON on standard output; 77 without a device.
+ *
+ *   bench_lut [all|once] [NxK ...]     default 28672x8192 and 4096x4096
+ *
+ * all: not the chosen plan alone, but every plan worth measuring. once: no times; the chosen plan of 1, 8 and 16
+ * tokens runs twice, outside a graph, for a profiler to look at. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,10 +84,28 @@ static double time_job(job *j, ganq_status (*run)(job *, int)) {
     return 1e3 * (double)best / LAUNCHES;
 }
 
+/* Filled with random numbers: f16 from 0.03 to 0.12 of either sign, and as f32 finite, too. */
 static void *device_bytes(ganq_context *ctx, size_t bytes) {
-    void *memory;
-    NEED(ctx->memory->allocate(ctx, bytes, &memory));
-    NEED_CUDA(cudaMemsetAsync(memory, 0x2c, bytes, ganq__cuda_of(ctx)->stream)); /* 0.065 in f16 */
+    enum { HOST_BYTES = 4 << 20 };
+    const cudaStream_t stream = ganq__cuda_of(ctx)->stream;
+    const size_t first = bytes < HOST_BYTES ? bytes : HOST_BYTES;
+    uint16_t *host = malloc(HOST_BYTES);
+    char *memory;
+    uint64_t state = bytes;
+    void *allocated;
+    if (!host)
+        exit(1);
+    for (size_t i = 0; i < HOST_BYTES / sizeof *host; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        host[i] = (uint16_t)(0x2800 + (state >> 40 & 0x87ff));
+    }
+    NEED(ctx->memory->allocate(ctx, bytes, &allocated));
+    memory = allocated;
+    NEED(ctx->memory->upload(ctx, memory, host, first));
+    for (size_t done = first; done < bytes; done += done)
+        NEED_CUDA(cudaMemcpyAsync(memory + done, memory, bytes - done < done ? bytes - done : done,
+                                  cudaMemcpyDeviceToDevice, stream));
+    free(host);
     return memory;
 }
 
@@ -128,12 +150,19 @@ static int copies_for(ganq_context *ctx, int64_t bytes) {
     return count < LAUNCHES ? (int)count : LAUNCHES;
 }
 
+typedef enum mode { CHOSEN, ALL, ONCE } mode;
+
 typedef struct shape {
     int64_t N, K;
     double f16_us[32]; /* by place in `tokens`; 0: no cuBLASLt */
 } shape;
 static const int64_t tokens[] = {1, 2, 4, 8, 16, 32, 512, 2048};
-enum { TOKENS = sizeof tokens / sizeof *tokens };
+enum {
+    TOKENS = sizeof tokens / sizeof *tokens,
+    FEW_TOKENS = 32 /* up to here every plan is measured; beyond, what writes W~ out and the chosen one */
+};
+static const int32_t types[] = {GANQ_DTYPE_F16, GANQ_DTYPE_F32}; /* of X and Y */
+static const char *const type_names[] = {"f16", "f32"};
 
 static void bench_f16(ganq_context *ctx, shape *s) {
     const int64_t bytes = 2 * s->N * s->K;
@@ -165,55 +194,64 @@ static void bench_f16(ganq_context *ctx, shape *s) {
     ganq__cublaslt_close(j.handle);
 }
 
-static void bench_bits(ganq_context *ctx, const shape *s, int bits, double bandwidth,
-                       json_t *rows) {
+/* One number of tokens in one type: the built-in plan, then the others, in which a stage more or less shows. */
+static void bench_tokens(job *j, const shape *s, int bits, int type, int t, double bandwidth, mode which,
+                         json_t *rows) {
+    ganq_context *ctx = j->ctx;
+    ganq__lut_plan plans[64];
+    ganq__lut_shape what;
+    size_t bytes;
+    const int64_t M = tokens[t];
+    j->call.M = M;
+    j->call.x_dtype = j->call.y_dtype = types[type];
+    j->call.layers[0] = j->copy[0];
+    NEED(ganq__lut_shape_of(ctx, &j->call, &what));
+    const int count = ganq__lut_candidates(&what, plans, 64);
+    for (int p = 0; p < count; p++) {
+        if (p > 0 && (which != ALL || (M > FEW_TOKENS && plans[p].variant != GANQ__LUT_TILES)))
+            continue;
+        ganq__cuda_of(ctx)->lut->forced = &plans[p];
+        NEED(ganq__lut_workspace_bytes(ctx, &j->call, &bytes));
+        j->call.workspace = NULL;
+        if (bytes)
+            NEED(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &j->call.workspace));
+        if (which == ONCE) {
+            for (int i = 0; i < 2; i++)
+                NEED(run_lut(j, i));
+            NEED_CUDA(cudaStreamSynchronize(j->call.stream));
+            continue;
+        }
+        const double us = time_job(j, run_lut), size = type ? 4 : 2;
+        const double moved = (double)s->N * (double)s->K * bits / 8 + (double)(s->N << bits) * 2 +
+                             (double)M * (double)(s->N + s->K) * size;
+        json_array_append_new(
+            rows, json_pack("{s:I,s:I,s:i,s:I,s:s,s:b,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f}", "N",
+                            (json_int_t)s->N, "K", (json_int_t)s->K, "bits", bits, "m", (json_int_t)M, "x",
+                            type_names[type], "built_in", p == 0, "variant", plans[p].variant, "warps",
+                            plans[p].warps, "row_tiles", plans[p].row_tiles, "copies", plans[p].copies, "splits",
+                            plans[p].splits, "us", us, "share_of_copy", moved / us / bandwidth, "f16_us",
+                            s->f16_us[t], "times_f16", s->f16_us[t] / us));
+    }
+    ganq__cuda_of(ctx)->lut->forced = NULL;
+}
+
+static void bench_bits(ganq_context *ctx, const shape *s, int bits, double bandwidth, mode which, json_t *rows) {
     ganq_layer *layer = random_layer(ctx, s->N, s->K, bits);
     job j = {.ctx = ctx,
-             .copies = copies_for(ctx, ganq__lut_ops_cuda.placed_bytes(layer)),
+             .copies = which == ONCE ? 1 : copies_for(ctx, ganq__lut_ops_cuda.placed_bytes(layer)),
              .N = s->N,
              .K = s->K};
-    j.call = (ganq__lut_call){.count = 1,
-                              .ldx = s->K,
-                              .x_dtype = GANQ_DTYPE_F16,
-                              .y_dtype = GANQ_DTYPE_F16,
-                              .ldy = {s->N},
-                              .stream = ganq__cuda_of(ctx)->stream};
+    j.call = (ganq__lut_call){
+        .count = 1, .ldx = s->K, .ldy = {s->N}, .stream = ganq__cuda_of(ctx)->stream};
     for (int i = 0; i < j.copies; i++)
         NEED(ganq__lut_ops_cuda.place(ctx, layer, &j.copy[i]));
-    void *x = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->K) * 2);
+    void *x = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->K) * 4);
     j.call.x = x;
-    j.call.y[0] = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->N) * 2);
-    for (int t = 0; t < TOKENS; t++) {
-        ganq__lut_plan plans[64];
-        ganq__lut_shape what;
-        size_t bytes;
-        j.call.M = tokens[t];
-        j.call.layers[0] = j.copy[0];
-        NEED(ganq__lut_shape_of(ctx, &j.call, &what));
-        const int count = ganq__lut_candidates(&what, plans, 64);
-        /* the built-in plan, then the others: which of them wins, and what a stage more or less
-         * costs */
-        for (int p = 0; p < count; p++) {
-            ganq__cuda_of(ctx)->lut->forced = &plans[p];
-            NEED(ganq__lut_workspace_bytes(ctx, &j.call, &bytes));
-            j.call.workspace = NULL;
-            if (bytes)
-                NEED(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &j.call.workspace));
-            const double us = time_job(&j, run_lut);
-            ganq__cuda_of(ctx)->lut->forced = NULL;
-            const double moved = (double)s->N * (double)s->K * bits / 8 +
-                                 (double)(s->N << bits) * 2 +
-                                 (double)tokens[t] * (double)(s->N + s->K) * 2;
-            json_array_append_new(
-                rows, json_pack("{s:I,s:I,s:i,s:I,s:b,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f}", "N",
-                                (json_int_t)s->N, "K", (json_int_t)s->K, "bits", bits, "m",
-                                (json_int_t)tokens[t], "built_in", p == 0, "variant",
-                                plans[p].variant, "warps", plans[p].warps, "row_tiles",
-                                plans[p].row_tiles, "copies", plans[p].copies, "splits",
-                                plans[p].splits, "us", us, "share_of_copy", moved / us / bandwidth,
-                                "f16_us", s->f16_us[t], "times_f16", s->f16_us[t] / us));
-        }
-    }
+    j.call.y[0] = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->N) * 4);
+    for (int type = 0; type < 2; type++)
+        for (int t = 0; t < TOKENS; t++)
+            if (which != ONCE || tokens[t] == 1 || tokens[t] == 8 || (tokens[t] == 16 && type == 0))
+                bench_tokens(&j, s, bits, type, t, bandwidth, which, rows);
     for (int i = 0; i < j.copies; i++)
         ganq__lut_ops_cuda.unplace(ctx, j.copy[i]);
     ctx->memory->release(ctx, x);
@@ -233,21 +271,28 @@ int main(int argc, char **argv) {
         return SKIPPED;
     }
     NEED(status);
-    for (int i = 1; i < argc && i <= 16; i++) {
+    mode which = CHOSEN;
+    int first = 1;
+    if (argc > 1 && (!strcmp(argv[1], "all") || !strcmp(argv[1], "once"))) {
+        which = !strcmp(argv[1], "all") ? ALL : ONCE;
+        first = 2;
+    }
+    for (int i = first; i < argc && i - first < 16; i++) {
         long long N, K;
         if (sscanf(argv[i], "%lldx%lld", &N, &K) != 2 || N < 1 || K < 8 || K % 8) {
-            fprintf(stderr, "bench_lut: %s: expected NxK, K a multiple of 8\n", argv[i]);
+            fprintf(stderr, "bench_lut: %s: expected all, once, or NxK with K a multiple of 8\n", argv[i]);
             return 2;
         }
-        shapes[i - 1] = (shape){.N = N, .K = K};
-        count = i;
+        shapes[i - first] = (shape){.N = N, .K = K};
+        count = i - first + 1;
     }
     const double bandwidth = copy_bandwidth(ctx);
     json_t *rows = json_array();
     for (int i = 0; i < count; i++) {
-        bench_f16(ctx, &shapes[i]);
+        if (which != ONCE)
+            bench_f16(ctx, &shapes[i]);
         for (int bits = 4; bits >= 2; bits--)
-            bench_bits(ctx, &shapes[i], bits, bandwidth, rows);
+            bench_bits(ctx, &shapes[i], bits, bandwidth, which, rows);
     }
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);

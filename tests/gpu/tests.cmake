@@ -17,6 +17,7 @@ if(GANQ_HAS_CUDA)
   gpu_test(gpu_model_ops cuda/test_model_ops.c)
   gpu_test(gpu_session cuda/test_session.c model/tiny.c)
   gpu_test(gpu_solver cuda/test_solver.c)
+  gpu_test(gpu_figures gpu/test_figures.c)
 
   # The shared library as it is, with or without a driver.
   ganq_api_test(gpu_no_driver gpu/no_driver.c)

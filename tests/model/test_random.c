@@ -77,6 +77,21 @@ START_TEST(is_a_model) {
 }
 END_TEST
 
+START_TEST(dense) {
+    ganq_model *model = make(16, 1), *again = make(16, 1);
+    ganq_model_info info = {.struct_size = sizeof info};
+    ck_ganq_ok(ganq_model_get_info(model, &info));
+    ck_assert_int_eq(info.linears_quantized, 0);
+    ck_assert_double_eq(info.bits_per_weight, 16);
+    const size_t bytes = (size_t)(4 * info.vocab_size) * sizeof(float);
+    float *a = logits_of(model, info.vocab_size), *b = logits_of(again, info.vocab_size);
+    ck_assert_mem_eq(a, b, bytes);
+    free(a), free(b);
+    ganq_model_free(model);
+    ganq_model_free(again);
+}
+END_TEST
+
 START_TEST(refusals) {
     ganq_random_options options = {.struct_size = sizeof options, .bits = 5};
     ganq_model *model = NULL;
@@ -100,6 +115,7 @@ int main(void) {
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, is_a_model, 2, 5);
+    tcase_add_test(tests, dense);
     tcase_add_test(tests, refusals);
     suite_add_tcase(suite, tests);
     return test_run(suite, 0);

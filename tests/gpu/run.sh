@@ -1,0 +1,135 @@
+#!/bin/sh
+# run.sh - everything that needs a GPU: conformance tests, memory and race checks of them, benchmarks, a profile.
+#
+#   sh tests/gpu/run.sh pack FILE.tgz [ARCHITECTURE]   builds (default: sm_90 alone) and puts programs, the shared libraries
+#                                                      they need and test data into FILE, to be carried to another machine
+#   sh tests/gpu/run.sh run FILE.tgz RESULTS [STEPS]   runs them there; without a GPU it says skipped, exit code 77
+#   sh tests/gpu/run.sh [RESULTS]                      both, here
+#
+# STEPS: some of "tests lut decode solve sanitize profile" (default: all), or "explore": every plan of every product,
+# long. Each leaves RESULTS/NAME.json or .log. The layers of $GANQ_TEST_DATA and stories260K travel along where there are
+# any. Tools that the machine lacks are skipped, with a notice. Only a C library and a driver are needed there.
+set -eu
+here=$(cd "$(dirname "$0")/../.." && pwd)
+programs='gpu_lut_gemm gpu_model_ops gpu_session gpu_solver gpu_figures gpu_no_driver bench_lut'
+
+pack() {
+    file=$1 architecture=${2:-90} folder=$work/gpu
+    build=$here/build-gpu
+    cmake -G Ninja -B "$build" -S "$here" -DCMAKE_BUILD_TYPE=Release -DGANQ_CUDA=ON -DGANQ_WERROR=ON \
+        -DGANQ_CUDA_ARCHITECTURES="$architecture-real" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    ninja -C "$build" bin/ganq $programs >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    mkdir -p "$folder/bin" "$folder/lib" "$folder/data"
+    for program in $programs ganq; do
+        strip -o "$folder/bin/$program" "$build/bin/$program"
+        ldd "$build/bin/$program" | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p'
+    done | sort -u | grep -v '/lib\(c\|m\|dl\|pthread\|rt\)\.so' | while read -r library; do
+        strip -o "$folder/lib/$(basename "$library")" "$library"
+    done
+    if [ -n "${GANQ_TEST_DATA:-}" ]; then
+        mkdir "$folder/data/models" && cp -r "$GANQ_TEST_DATA/layers" "$folder/data"
+        cp -r "$GANQ_TEST_DATA/models/stories260K" "$folder/data/models"
+        chmod -R u+w "$folder/data"
+    fi
+    (cd "$here" && git rev-parse --short HEAD 2>/dev/null || echo unknown) >"$folder/commit"
+    tar -C "$folder" -czf "$file" .
+}
+
+# step NAME LIMIT COMMAND...: output to NAME.out, messages to NAME.log, at most LIMIT seconds
+step() {
+    name=$1 limit=$2
+    shift 2
+    began=$(date +%s)
+    code=0
+    timeout "$limit" "$@" >"$results/$name.out" 2>"$results/$name.log" || code=$?
+    echo "$name: exit $code, $(($(date +%s) - began)) s"
+    [ "$code" = 0 ] || { failed="$failed $name"; tail -5 "$results/$name.out" "$results/$name.log"; }
+}
+has() {
+    command -v "$1" >/dev/null 2>&1 || { echo "$1: skipped, not on this machine"; return 1; }
+}
+wanted() { case " $steps " in *" $1 "*) ;; *) return 1 ;; esac }
+
+run() {
+    folder=$work/run results=$2 steps=${3:-tests lut decode solve sanitize profile}
+    failed=
+    mkdir -p "$results" "$folder"
+    tar -C "$folder" -xzf "$1"
+    results=$(cd "$results" && pwd)
+    export LD_LIBRARY_PATH="$folder/lib:${LD_LIBRARY_PATH:-}" CK_FORK=no CK_DEFAULT_TIMEOUT=600
+    export GANQ_CACHE_DIR="${GANQ_CACHE_DIR:-$results/cache}" GANQ_TEST_DATA="$folder/data"
+    [ -d "$GANQ_TEST_DATA/layers" ] || unset GANQ_TEST_DATA
+    bin=$folder/bin
+    {
+        date -u +%Y-%m-%dT%H:%MZ
+        cat "$folder/commit"
+        nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.memory --format=csv,noheader ||
+            echo "no nvidia-smi"
+    } >"$results/machine.txt" 2>&1
+    cat "$results/machine.txt"
+    code=0
+    "$bin/bench_lut" once 16x64 >/dev/null 2>"$results/first.log" || code=$?
+    if [ "$code" = 77 ]; then
+        cat "$results/first.log"
+        exit 77
+    fi
+    if wanted tests; then
+        for test in gpu_no_driver gpu_lut_gemm gpu_model_ops gpu_session gpu_solver gpu_figures; do
+            step $test 120 "$bin/$test"
+        done
+        cat "$results/gpu_figures.out" | grep "on the CPU" || true
+    fi
+    if wanted explore; then
+        step bench_lut_all 240 "$bin/bench_lut" all
+        mv "$results/bench_lut_all.out" "$results/bench_lut_all.json"
+    fi
+    if wanted lut; then
+        step bench_lut 120 "$bin/bench_lut"
+        mv "$results/bench_lut.out" "$results/bench_lut.json"
+    fi
+    if wanted decode; then
+        for bits in 4 3 16; do
+            step decode_$bits 120 "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
+                --device cuda:0 -o json
+            grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_$bits.out" || true
+        done
+    fi
+    if wanted solve; then
+        for recipe in paper default; do
+            for shape in 4096x4096 11008x4096 4096x11008; do
+                step "solve_${recipe}_$shape" 120 "$bin/ganq" bench quantize --shape $shape --bits 4 --recipe $recipe \
+                    --device cuda:0 -o json
+                grep -E '"(seconds|E)"' "$results/solve_${recipe}_$shape.out" || true
+            done
+        done
+    fi
+    if wanted sanitize && has compute-sanitizer; then
+        for tool in memcheck racecheck; do
+            for test in gpu_lut_gemm gpu_model_ops gpu_session gpu_solver; do
+                step "${tool}_$test" 150 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/$test"
+                grep -h "ERROR SUMMARY\|RACECHECK SUMMARY" "$results/${tool}_$test.out" || true
+            done
+        done
+    fi
+    if wanted profile && has ncu; then
+        step profile 150 ncu --clock-control none -k 'regex:mma_kernel|simt_kernel' --page details --csv \
+            --section SpeedOfLight --section WarpStateStats --section Occupancy --section LaunchStats \
+            --section MemoryWorkloadAnalysis "$bin/bench_lut" once 28672x8192 4096x4096
+        mv "$results/profile.out" "$results/profile.csv"
+    fi
+    echo "failed:${failed:- none}"
+    [ -z "$failed" ]
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+case "${1:-}" in
+pack) pack "$2" "${3:-}" ;;
+run) run "$2" "$3" "${4:-}" ;;
+*)
+    sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
+    [ -n "$sm" ] || { echo "skipped: no GPU"; exit 77; }
+    pack "$work/gpu.tgz" "$sm"
+    run "$work/gpu.tgz" "${1:-$here/build-gpu/results}"
+    ;;
+esac
