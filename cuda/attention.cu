@@ -49,6 +49,8 @@ enum { CHUNK = GANQ__ATTENTION_CHUNK, DECODE_THREADS = 128 };
 // Grid (chunk, kv head x groups of GROUP queries, m).
 template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) decode(const ganq__cuda_attention_args a) {
     GANQ_DYNAMIC_SHARED(float, shared);
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
     const int dim = a.dim, dim4 = (dim + 3) / 4, aligned = dim % 4 == 0;
     float *q = shared;                                   // [GROUP][4 dim4]
@@ -152,6 +154,8 @@ template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) de
 
 // Grid (head, m), a thread per column.
 static __global__ void __launch_bounds__(256) combine(const ganq__cuda_attention_args a) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int64_t m = blockIdx.y, row = m * a.heads + blockIdx.x, position = position_of(a, m);
     const int64_t first = first_key(position, a.window) / CHUNK, last = position / CHUNK;
     const float *extremes = a.extremes + 2 * row * a.chunks, *partial = a.partial + row * a.chunks * a.dim;
@@ -170,22 +174,22 @@ static __global__ void __launch_bounds__(256) combine(const ganq__cuda_attention
         a.out[row * a.dim + d] = sum / weights;
 }
 
-template <int GROUP> static cudaError_t launch_decode(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+template <int GROUP> static cudaError_t launch_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
     const int shared_by = a->heads / a->kv_heads, groups = (shared_by + GROUP - 1) / GROUP, dim4 = (a->dim + 3) / 4;
     const size_t bytes = sizeof(float) * (size_t)(GROUP * (4 * dim4 + CHUNK) + 4 * DECODE_THREADS);
-    return ganq_launch(decode<GROUP>, dim3((unsigned)a->chunks, (unsigned)(a->kv_heads * groups), (unsigned)a->M),
-                       dim3(DECODE_THREADS), bytes, stream, *a);
+    return ganq_start(decode<GROUP>, dim3((unsigned)a->chunks, (unsigned)(a->kv_heads * groups), (unsigned)a->M),
+                       dim3(DECODE_THREADS), bytes, queue, *a);
 }
 
-cudaError_t ganq__cuda_attention_decode(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+cudaError_t ganq__cuda_attention_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
     const int shared_by = a->heads / a->kv_heads;
-    const cudaError_t error = shared_by == 1   ? launch_decode<1>(stream, a)
-                              : shared_by == 2 ? launch_decode<2>(stream, a)
-                              : shared_by <= 4 ? launch_decode<4>(stream, a)
-                                               : launch_decode<8>(stream, a);
+    const cudaError_t error = shared_by == 1   ? launch_decode<1>(queue, a)
+                              : shared_by == 2 ? launch_decode<2>(queue, a)
+                              : shared_by <= 4 ? launch_decode<4>(queue, a)
+                                               : launch_decode<8>(queue, a);
     if (error != cudaSuccess)
         return error;
-    return ganq_launch(combine, dim3((unsigned)a->heads, (unsigned)a->M), dim3((unsigned)(a->dim + 31) / 32 * 32), 0, stream, *a);
+    return ganq_start(combine, dim3((unsigned)a->heads, (unsigned)a->M), dim3((unsigned)(a->dim + 31) / 32 * 32), 0, queue, *a);
 }
 
 enum { QUERIES = 32, KEYS = 32, PREFILL_THREADS = 128, S_STRIDE = KEYS + 4 };
@@ -204,6 +208,8 @@ static __device__ __forceinline__ void load_tile(float *to, int stride, const fl
 template <int WIDTH>
 static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) prefill(const ganq__cuda_attention_args a) {
     GANQ_DYNAMIC_SHARED(float, shared);
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
     const int dim = a.dim, dim4 = (dim + 3) / 4, stride = 4 * dim4 + 4;
     float *q = shared;                  // [QUERIES][stride]
@@ -338,16 +344,13 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) pr
     }
 }
 
-template <int WIDTH> static cudaError_t launch_prefill(cudaStream_t stream, const ganq__cuda_attention_args *a) {
+template <int WIDTH> static cudaError_t launch_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
     const int stride = (a->dim + 3) / 4 * 4 + 4;
     const size_t bytes = sizeof(float) * (size_t)((QUERIES + KEYS) * stride + QUERIES * S_STRIDE + QUERIES);
-    const cudaError_t error = cudaFuncSetAttribute(prefill<WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    if (error != cudaSuccess)
-        return error;
-    return ganq_launch(prefill<WIDTH>, dim3((unsigned)((a->M + QUERIES - 1) / QUERIES), (unsigned)a->heads), dim3(PREFILL_THREADS),
-                       bytes, stream, *a);
+    return ganq_start(prefill<WIDTH>, dim3((unsigned)((a->M + QUERIES - 1) / QUERIES), (unsigned)a->heads), dim3(PREFILL_THREADS),
+                       bytes, queue, *a);
 }
 
-cudaError_t ganq__cuda_attention_prefill(cudaStream_t stream, const ganq__cuda_attention_args *a) {
-    return a->dim <= 128 ? launch_prefill<1>(stream, a) : launch_prefill<2>(stream, a);
+cudaError_t ganq__cuda_attention_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
+    return a->dim <= 128 ? launch_prefill<1>(queue, a) : launch_prefill<2>(queue, a);
 }

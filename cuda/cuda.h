@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "context.h"
+#include "queue.h"
 
 extern const ganq__backend ganq__cuda_backend;
 
@@ -49,6 +50,11 @@ typedef struct ganq__cuda {
 
 static inline ganq__cuda *ganq__cuda_of(const ganq_context *ctx) {
     return (ganq__cuda *)ctx->device_state;
+}
+
+static inline ganq__cuda_queue ganq__cuda_queue_of(const ganq_context *ctx) {
+    const ganq__cuda *cuda = ganq__cuda_of(ctx);
+    return (ganq__cuda_queue){cuda->stream, cuda->sm >= 90};
 }
 
 /* Makes the context's device the thread's, between enter and leave: the caller's current device is

@@ -35,7 +35,7 @@ static ganq_status cuda_linear(ganq_context *ctx, int64_t M, int64_t N, int64_t 
                                int64_t ldx, const void *w, int32_t wdtype, const float *bias,
                                float *y, int64_t ldy) {
     if (M <= GANQ__DENSE_FEW) {
-        GANQ_CUDA_RUN(ctx, ganq__cuda_linear_few(stream_of(ctx), M, N, K, x, ldx, w, wdtype, bias, y,
+        GANQ_CUDA_RUN(ctx, ganq__cuda_linear_few(ganq__cuda_queue_of(ctx), M, N, K, x, ldx, w, wdtype, bias, y,
                                              ldy));
         return GANQ_OK;
     }

@@ -159,6 +159,8 @@ static __device__ __forceinline__ void unpack8(const __nv_bfloat16 *w, float (&o
 template <typename T, int M, bool VECTORS>
 static __global__ void __launch_bounds__(32 * WARPS) few(int64_t N, int64_t K, const float *x, int64_t ldx, const T *w,
                                                          const float *bias, float *y, int64_t ldy, int rows_of_x) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int lane = (int)threadIdx.x & 31;
     const int64_t n0 = ((int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5)) * ROWS;
     if (n0 >= N)
@@ -207,29 +209,29 @@ static __global__ void __launch_bounds__(32 * WARPS) few(int64_t N, int64_t K, c
 }
 
 template <typename T, int M>
-static cudaError_t launch_few(cudaStream_t stream, int64_t rows_of_x, int64_t N, int64_t K, const float *x, int64_t ldx, const T *w,
+static cudaError_t launch_few(ganq__cuda_queue queue, int64_t rows_of_x, int64_t N, int64_t K, const float *x, int64_t ldx, const T *w,
                               const float *bias, float *y, int64_t ldy) {
     const dim3 grid((unsigned)((N + ROWS * WARPS - 1) / (ROWS * WARPS))), block(32 * WARPS);
     const int vectors = K % 8 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0 && (uintptr_t)w % 16 == 0;
     if (vectors)
-        return ganq_launch(few<T, M, true>, grid, block, 0, stream, N, K, x, ldx, w, bias, y, ldy, (int)rows_of_x);
-    return ganq_launch(few<T, M, false>, grid, block, 0, stream, N, K, x, ldx, w, bias, y, ldy, (int)rows_of_x);
+        return ganq_start(few<T, M, true>, grid, block, 0, queue, N, K, x, ldx, w, bias, y, ldy, (int)rows_of_x);
+    return ganq_start(few<T, M, false>, grid, block, 0, queue, N, K, x, ldx, w, bias, y, ldy, (int)rows_of_x);
 }
 
 template <typename T>
-static cudaError_t choose_few(cudaStream_t stream, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const T *w,
+static cudaError_t choose_few(ganq__cuda_queue queue, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const T *w,
                               const float *bias, float *y, int64_t ldy) {
-    return M == 1   ? launch_few<T, 1>(stream, M, N, K, x, ldx, w, bias, y, ldy)
-           : M == 2 ? launch_few<T, 2>(stream, M, N, K, x, ldx, w, bias, y, ldy)
-           : M <= 4 ? launch_few<T, 4>(stream, M, N, K, x, ldx, w, bias, y, ldy)
-                    : launch_few<T, 8>(stream, M, N, K, x, ldx, w, bias, y, ldy);
+    return M == 1   ? launch_few<T, 1>(queue, M, N, K, x, ldx, w, bias, y, ldy)
+           : M == 2 ? launch_few<T, 2>(queue, M, N, K, x, ldx, w, bias, y, ldy)
+           : M <= 4 ? launch_few<T, 4>(queue, M, N, K, x, ldx, w, bias, y, ldy)
+                    : launch_few<T, 8>(queue, M, N, K, x, ldx, w, bias, y, ldy);
 }
 
-cudaError_t ganq__cuda_linear_few(cudaStream_t stream, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const void *w,
+cudaError_t ganq__cuda_linear_few(ganq__cuda_queue queue, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const void *w,
                                   int32_t dtype, const float *bias, float *y, int64_t ldy) {
     if (dtype == GANQ_DTYPE_F16)
-        return choose_few(stream, M, N, K, x, ldx, (const __half *)w, bias, y, ldy);
+        return choose_few(queue, M, N, K, x, ldx, (const __half *)w, bias, y, ldy);
     if (dtype == GANQ_DTYPE_BF16)
-        return choose_few(stream, M, N, K, x, ldx, (const __nv_bfloat16 *)w, bias, y, ldy);
-    return choose_few(stream, M, N, K, x, ldx, (const float *)w, bias, y, ldy);
+        return choose_few(queue, M, N, K, x, ldx, (const __nv_bfloat16 *)w, bias, y, ldy);
+    return choose_few(queue, M, N, K, x, ldx, (const float *)w, bias, y, ldy);
 }

@@ -5,6 +5,8 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#include "queue.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -31,7 +33,7 @@ typedef struct ganq__cuda_gemm_args {
 cudaError_t ganq__cuda_gemm(cudaStream_t stream, const ganq__cuda_gemm_args *args);
 
 /* Y[M,N] = X[M,K] W[N,K]^T + bias for M <= GANQ__DENSE_FEW; W contiguous. */
-cudaError_t ganq__cuda_linear_few(cudaStream_t stream, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const void *w,
+cudaError_t ganq__cuda_linear_few(ganq__cuda_queue queue, int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const void *w,
                                   int32_t dtype, const float *bias, float *y, int64_t ldy);
 
 /* h[j,i] = h[i,j] for i > j. */

@@ -5,6 +5,8 @@
 
 #include <cuda_runtime.h>
 
+#include "queue.h"
+
 #if defined(__CUDACC__)
 
 #include <type_traits>
@@ -29,4 +31,46 @@ static inline cudaError_t ganq_launch_kernel(void (*kernel)(P...), dim3 grid, di
 #define GANQ_DYNAMIC_SHARED(T, name) T *name = reinterpret_cast<T *>(emulator::dynamic_shared())
 
 #endif
+
+// Dependent launches (queue.h). The next kernel may start its preamble; this one waits until the one before it has
+// ended and its writes are seen: before it reads what others wrote, and before it writes. Every kernel that ganq_start
+// launches does both, so that one that waits has waited for all before it. Both do nothing in a kernel that was launched
+// without the attribute.
+static __device__ __forceinline__ void ganq_allow_next() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void ganq_wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// ganq_launch as a dependent launch where the queue says so, with more than 48 KB of shared memory where it takes that.
+template <typename... P>
+static cudaError_t ganq_start(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, ganq__cuda_queue queue,
+                              std::common_type_t<P>... args) {
+    if (shared > 48 * 1024) {
+        const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        if (error != cudaSuccess)
+            return error;
+    }
+#if defined(__CUDACC__)
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = queue.stream;
+    config.attrs = &attribute;
+    config.numAttrs = queue.dependent ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, args...);
+#else
+    return ganq_launch(kernel, grid, block, shared, queue.stream, args...);
+#endif
+}
 #endif

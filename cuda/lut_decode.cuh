@@ -17,23 +17,10 @@
 
 namespace lut {
 
-// Dependent launches. The next kernel may start its preamble; this one waits until the one before
-// it has ended and its writes are seen. Both do nothing in a kernel that was launched without the
-// attribute.
-static __device__ __forceinline__ void allow_next() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-static __device__ __forceinline__ void wait_for_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-static __device__ __forceinline__ int part_of_block(const ganq__lut_args &args) {
+// Which layer the rows `block` are of.
+static __device__ __forceinline__ int part_of_block(const ganq__lut_args &args, int block) {
     int p = 0;
-    while (p + 1 < args.parts && (int)blockIdx.x >= args.part[p + 1].first_block)
+    while (p + 1 < args.parts && block >= args.part[p + 1].first_block)
         p++;
     return p;
 }
@@ -78,6 +65,17 @@ static __device__ __forceinline__ void store_at(void *y, int32_t dtype, int64_t 
         ((__nv_bfloat16 *)y)[i] = __float2bfloat16_rn(value);
 }
 
+// A power of two that brings `most` to 2^14..2^15, and its inverse; 1 for 0, infinity and NaN.
+static __device__ __forceinline__ void scale_of(float most, float *factor, float *inverse) {
+    const int exponent = (int)(__float_as_uint(most) >> 23) - 127;
+    *factor = *inverse = 1;
+    if (most > 0 && exponent < 128) {
+        const int e = max(exponent, -100); // both powers of two are normal numbers
+        *factor = __uint_as_float((uint32_t)(127 + 14 - e) << 23);
+        *inverse = __uint_as_float((uint32_t)(127 - 14 + e) << 23);
+    }
+}
+
 // sums[r][c] = sum over the outliers of row first_row + r of value * x(c, column), r < rows, c <
 // columns; rows beyond N and columns up to `width`, a multiple of 8, get 0. A warp takes a row; its
 // lanes are 4 runs of outliers x 8 columns, so that the order of a sum depends on the row alone.
@@ -107,16 +105,17 @@ static __device__ __forceinline__ void outlier_sums(const ganq__lut_part &part, 
     }
 }
 
-// What follows a sum: the upper and lower parts of X together, scale, bias, the caller's type.
-// sum(c) gives the sum of column c.
+// What follows a sum: the upper and lower parts of X together, scale (NULL: none), bias, the
+// caller's type. sum(c) gives the sum of column c.
 template <typename Sum>
 static __device__ __forceinline__ void finish(const ganq__lut_args &args,
-                                              const ganq__lut_part &part, int n, int m, Sum sum) {
+                                              const ganq__lut_part &part, int n, int m,
+                                              const float *scales, Sum sum) {
     float value = sum(m);
     if (args.columns > args.M)
         value += sum(args.M + m);
-    if (args.scales)
-        value *= args.scales[m];
+    if (scales)
+        value *= scales[m];
     if (part.bias)
         value += part.bias[n];
     store_at(part.y, args.y_dtype, m * part.ldy + n, value);

@@ -19,8 +19,8 @@ enum {
     TILE_TOKENS = 2048, /* rows of X per round of the tile variant */
     FINISH_ROWS = 256   /* rows of W per block of its last kernel */
 };
-static const int64_t TILE_BYTES = 48
-                                  << 20; /* of W~ at a time: most of an L2 cache of 50 or 72 MB */
+/* Of W~ at a time, times the plan's row_tiles: most of an L2 cache of 50 or 72 MB. */
+static const int64_t TILE_BYTES = 48 << 20;
 static const size_t CUBLASLT_BYTES = (size_t)32 << 20; /* what its kernels for Hopper ask for */
 
 static int64_t rounded(int64_t count, int64_t multiple) {
@@ -208,6 +208,7 @@ typedef struct round_plan {
     int64_t N;
     int parts;         /* columns per row of X: 2 with lower parts */
     int needs_columns; /* X is prepared */
+    int converts;      /* the kernel does that itself */
     int vectors;       /* X may be read 16 bytes at a time */
     ganq__lut_plan plan;
     int64_t tokens;                                  /* rows of X per launch */
@@ -364,6 +365,11 @@ static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int
         r->parts = 1;
         r->needs_columns = 0;
     }
+    if (r->needs_columns && r->plan.variant == GANQ__LUT_MMA && r->plan.splits == 1 &&
+        call->M <= GANQ__LUT_CONVERT_ROWS) {
+        r->converts = 1;
+        r->needs_columns = 0;
+    }
     const int64_t most = r->plan.variant == GANQ__LUT_SIMT  ? GANQ__LUT_SIMT_ROWS
                          : r->plan.variant == GANQ__LUT_MMA ? GANQ__LUT_MMA_COLUMNS / r->parts
                                                             : TILE_TOKENS;
@@ -374,13 +380,13 @@ static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int
         r->scales_bytes = (size_t)rounded(r->parts * r->tokens * 4, ALIGN);
     }
     if (r->plan.variant == GANQ__LUT_TILES) {
-        const int64_t fit = TILE_BYTES / (2 * r->column_ld) / FINISH_ROWS * FINISH_ROWS;
+        const int64_t fit = TILE_BYTES * r->plan.row_tiles / (2 * r->column_ld);
         int64_t widest = 0;
         for (int i = first; i < first + r->count; i++)
             widest = call->layers[i]->N > widest ? call->layers[i]->N : widest;
-        r->tile_rows = fit < FINISH_ROWS ? FINISH_ROWS : fit;
-        if (r->tile_rows > rounded(widest, FINISH_ROWS))
-            r->tile_rows = rounded(widest, FINISH_ROWS);
+        /* pieces of equal size */
+        const int64_t pieces = fit < FINISH_ROWS ? widest : (widest + fit - 1) / fit;
+        r->tile_rows = rounded((widest + pieces - 1) / pieces, FINISH_ROWS);
         r->extra_bytes = (size_t)rounded(r->tile_rows * r->column_ld * 2, ALIGN) +
                          (size_t)rounded(r->parts * r->tokens * r->tile_rows * 4, ALIGN) +
                          CUBLASLT_BYTES;
@@ -406,21 +412,30 @@ static const char *row_of(const void *data, int32_t dtype, int64_t row, int64_t 
     return (const char *)data + row * ld * (dtype == GANQ_DTYPE_F32 ? 4 : 2);
 }
 
+/* Blocks of the tensor-core kernel that the GPU has room for at once. */
+static int64_t slots_of(const ganq__cuda *cuda, const ganq__lut_args *args, const ganq__lut_plan *plan) {
+    const ganq__lut_shared s = ganq__lut_mma_layout(args->bits, args->most_columns, args->K, plan);
+    return (int64_t)cuda->multiprocessors *
+           ganq__lut_mma_slots(args->bits, args->most_columns, plan, s.total,
+                               ganq__lut_shared_bytes(cuda->sm) + 1024);
+}
+
 /* One launch of args, and the sum over its splits. */
-static cudaError_t launch(cudaStream_t stream, ganq__lut_args *args, const ganq__lut_plan *plan,
-                          int dependent) {
+static cudaError_t launch(const ganq__cuda *cuda, ganq__cuda_queue queue, ganq__lut_args *args,
+                          const ganq__lut_plan *plan) {
     cudaError_t error;
     args->splits = plan->splits;
-    error = plan->variant == GANQ__LUT_SIMT ? ganq__lut_launch_simt(stream, args, plan, dependent)
-                                            : ganq__lut_launch_mma(stream, args, plan, dependent);
+    error = plan->variant == GANQ__LUT_SIMT
+                ? ganq__lut_launch_simt(queue, args, plan)
+                : ganq__lut_launch_mma(queue, args, plan, slots_of(cuda, args, plan));
     if (error == cudaSuccess && plan->splits > 1)
-        error = ganq__lut_launch_finish(stream, args, 16 * plan->row_tiles, dependent);
+        error = ganq__lut_launch_finish(queue, args, 16 * plan->row_tiles);
     return error;
 }
 
 /* Layer by layer: rows of W~ to f16, cuBLASLt, and the rest of the product. */
 static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
-                             ganq__lut_args *args, char *extra, int dependent) {
+                             ganq__lut_args *args, char *extra, ganq__cuda_queue queue) {
     char *const sums = extra + rounded(r->tile_rows * r->column_ld * 2, ALIGN);
     const ganq__lut_state *state = state_of(ctx);
     char *const library = sums + rounded(r->parts * r->tokens * r->tile_rows * 4, ALIGN);
@@ -441,9 +456,9 @@ static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, cons
             const int64_t ld = rounded(rows, FINISH_ROWS);
             ganq__lut_part tile = parts[i];
             char *y = (char *)(uintptr_t)row_of(parts[i].y, args->y_dtype, 1, first);
-            GANQ_CUDA_TRY(ganq__lut_launch_dequantize(call->stream, &parts[i], args->bits,
+            GANQ_CUDA_TRY(ganq__lut_launch_dequantize(queue, &parts[i], args->bits,
                                                       args->table_f32, args->K, first, rows, extra,
-                                                      r->column_ld, dependent));
+                                                      r->column_ld));
             GANQ_TRY(state->product(state->cublaslt, call->stream, args->columns, rows, args->K,
                                     args->x, args->ldx, extra, r->column_ld, direct ? y : sums,
                                     direct ? args->y_dtype : GANQ_DTYPE_F32,
@@ -454,7 +469,7 @@ static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, cons
             tile.N = (int32_t)rows;
             tile.bias = tile.bias ? tile.bias + first : NULL;
             args->part[0] = tile;
-            GANQ_CUDA_TRY(ganq__lut_launch_finish(call->stream, args, FINISH_ROWS, dependent));
+            GANQ_CUDA_TRY(ganq__lut_launch_finish(queue, args, FINISH_ROWS));
         }
     }
     return GANQ_OK;
@@ -463,7 +478,7 @@ static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, cons
 /* Rows [m, m + count) of X with the layers of a round. */
 static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
                               int64_t m, int64_t count) {
-    const int dependent = ganq__cuda_of(ctx)->sm >= 90;
+    const ganq__cuda_queue queue = {call->stream, ganq__cuda_of(ctx)->sm >= 90};
     const ganq__lut_placed *layer = call->layers[r->first];
     char *const workspace = call->workspace, *const extra =
                                                  workspace + r->columns_bytes + r->scales_bytes;
@@ -479,7 +494,9 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
         .x_vectors = r->vectors,
         .M = (int32_t)count,
         .columns = (int32_t)(r->parts * count),
+        .most_columns = (int32_t)(r->parts * r->tokens),
         .partial = (float *)extra,
+        .convert = r->converts,
     };
     for (int i = 0; i < r->count; i++) {
         const int l = r->first + i;
@@ -489,9 +506,8 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
     }
     if (r->needs_columns) {
         float *const scales = (float *)(workspace + r->columns_bytes);
-        GANQ_CUDA_TRY(ganq__lut_launch_prepare(call->stream, count, layer->K, args.x, call->x_dtype,
-                                               call->ldx, r->parts, workspace, r->column_ld, scales,
-                                               dependent));
+        GANQ_CUDA_TRY(ganq__lut_launch_prepare(queue, count, layer->K, args.x, call->x_dtype,
+                                               call->ldx, r->parts, workspace, r->column_ld, scales));
         args.x = workspace;
         args.ldx = r->column_ld;
         args.K = (int32_t)r->column_ld; /* the rest of a group of 8 is zero */
@@ -500,8 +516,8 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
         args.scales = scales;
     }
     if (r->plan.variant == GANQ__LUT_TILES)
-        return run_tiles(ctx, call, r, &args, extra, dependent);
-    GANQ_CUDA_TRY(launch(call->stream, &args, &r->plan, dependent));
+        return run_tiles(ctx, call, r, &args, extra, queue);
+    GANQ_CUDA_TRY(launch(ganq__cuda_of(ctx), queue, &args, &r->plan));
     return GANQ_OK;
 }
 

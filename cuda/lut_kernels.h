@@ -7,7 +7,9 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#include "lut_layout.h"
 #include "lut_plan.h"
+#include "queue.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,6 +18,8 @@ extern "C" {
 enum {
     GANQ__LUT_PARTS = 3,        /* layers in one launch */
     GANQ__LUT_MMA_COLUMNS = 32, /* most columns of X in a launch of the tensor-core kernel, */
+    GANQ__LUT_STAGED_COLUMNS = 16, /* up to here they are staged in shared memory,          */
+    GANQ__LUT_CONVERT_ROWS = 4,    /* most rows of X that its blocks convert themselves,    */
     GANQ__LUT_SIMT_ROWS = 8     /* and most rows of X in one of the other */
 };
 
@@ -33,6 +37,18 @@ typedef struct ganq__lut_part {
     int32_t first_block; /* of the launch; the launcher fills it in */
 } ganq__lut_part;
 
+/* Where things lie in the shared memory of a block of the tensor-core kernel, in bytes from its beginning; the pair
+ * tables come first. */
+typedef struct ganq__lut_shared {
+    int32_t raw;      /* [row tiles][16][L] f16: tables of the next rows                */
+    int32_t sums;     /* [warps][rows][columns] f32                                     */
+    int32_t outliers; /* [rows][columns, rounded up to whole tiles] f32                 */
+    int32_t scales;   /* [columns] f32, where X is converted                            */
+    int32_t x;        /* [columns][x_ld] f16: the block's part of X, where it is staged  */
+    int32_t x_ld;     /* elements                                                       */
+    int32_t total;
+} ganq__lut_shared;
+
 /* Y = X W~^T + bias for all parts. What the kernels multiply are columns: a column is a row of X in
  * f16, or its upper or lower part; see ganq__lut_prepare. */
 typedef struct ganq__lut_args {
@@ -46,48 +62,78 @@ typedef struct ganq__lut_args {
     int32_t x_vectors; /* rows of x may be read 16 bytes at a time: aligned, and K % 8 == 0 */
     int32_t M;         /* rows of y */
     int32_t columns;   /* of the mma kernels: M, or 2 M with lower parts */
+    int32_t most_columns; /* of all launches of a call: they use the same kernel */
     int32_t splits;    /* of K, over blockIdx.y */
     float *partial; /* splits > 1: [splits][columns][blocks * block_rows]; the launcher fills in the
                        two below */
-    int32_t blocks; /* of all parts */
+    int32_t blocks; /* of all parts: what the grid's blocks share */
     int32_t block_rows;
+    /* of the mma kernel: */
+    int32_t convert; /* staged from rows of x as they are, not from columns in f16; one split only */
+    ganq__lut_shared shared; /* the launcher fills it in */
 } ganq__lut_args;
 
-/* Each puts one kernel into the stream. `dependent`: it may begin before the kernel in front of it
- * has ended, and waits for that one itself before it reads x or writes (compute capability 9.0 and
- * later). */
-cudaError_t ganq__lut_launch_simt(cudaStream_t stream, const ganq__lut_args *args,
-                                  const ganq__lut_plan *plan, int dependent);
-cudaError_t ganq__lut_launch_mma(cudaStream_t stream, const ganq__lut_args *args,
-                                 const ganq__lut_plan *plan, int dependent);
+/* Each puts one kernel into the queue. */
+cudaError_t ganq__lut_launch_simt(ganq__cuda_queue queue, const ganq__lut_args *args,
+                                  const ganq__lut_plan *plan);
+/* slots: blocks that the GPU has room for at once; rows beyond are taken in turn. */
+cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *args,
+                                 const ganq__lut_plan *plan, int64_t slots);
 /* After one of them with splits > 1: sums the parts in order, and does what follows a sum.
  * block_rows: 16 * row_tiles. */
-cudaError_t ganq__lut_launch_finish(cudaStream_t stream, const ganq__lut_args *args, int block_rows,
-                                    int dependent);
+cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows);
 
 /* Rows of X [M, K] to columns [parts * M, ld] in f16, zero from K to ld: row m becomes column m
  * and, with parts 2, M + m, the upper and the lower part of x * f, f the power of two that brings
  * the row's largest magnitude to 2^14..2^15; scales[m] = scales[M + m] = 1 / f. f16 rows are copied
  * as they are, scale 1. */
-cudaError_t ganq__lut_launch_prepare(cudaStream_t stream, int64_t M, int64_t K, const void *x,
+cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, int64_t M, int64_t K, const void *x,
                                      int32_t dtype, int64_t ldx, int parts, void *columns,
-                                     int64_t ld, float *scales, int dependent);
+                                     int64_t ld, float *scales);
 
 /* Rows [first, first + count) of W~ to w [count, ld] in f16, zero from K to ld; first is a multiple
  * of 16, ld of 8, w aligned to 16 bytes. Outliers are added unless part->rowptr is NULL. */
-cudaError_t ganq__lut_launch_dequantize(cudaStream_t stream, const ganq__lut_part *part, int bits,
+cudaError_t ganq__lut_launch_dequantize(ganq__cuda_queue queue, const ganq__lut_part *part, int bits,
                                         int table_f32, int64_t K, int64_t first, int64_t count,
-                                        void *w, int64_t ld, int dependent);
+                                        void *w, int64_t ld);
 
-/* Bytes of shared memory of the mma kernel: the tables, or the warps' sums in their place, and the
- * sums of outliers. */
-static inline int64_t ganq__lut_mma_shared(int bits, int columns, const ganq__lut_plan *plan) {
-    const int64_t width = columns <= 8 ? 8 : columns <= 16 ? 16 : 32, rows = 16 * plan->row_tiles;
-    const int64_t tables = plan->row_tiles * (bits == 4   ? 16384 * plan->copies
-                                              : bits == 3 ? 16384
-                                                          : 4096);
-    const int64_t sums = plan->warps * rows * width * 4;
-    return (tables > sums ? tables : sums) + rows * width * 4;
+/* Bytes of the pair tables of 16 rows. */
+#if defined(__cplusplus)
+constexpr
+#endif
+GANQ__HD int ganq__pair_table_bytes(int bits, int copies) {
+    return bits == 4 ? 16384 * copies : bits == 3 ? 16384 : 4096;
+}
+
+/* Shared memory of the mma kernel for that many columns. */
+static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64_t K, const ganq__lut_plan *plan) {
+    ganq__lut_shared s;
+    const int32_t rows = 16 * plan->row_tiles, wide = (columns + 7) / 8 * 8;
+    const int64_t units = ganq__lut_units(K, bits), slice = (units + plan->splits - 1) / plan->splits;
+    const int64_t ld = columns <= GANQ__LUT_STAGED_COLUMNS ? slice * ganq__unit_columns(bits) + 32 : 0;
+    s.raw = plan->row_tiles * ganq__pair_table_bytes(bits, plan->copies);
+    s.sums = s.raw + rows * 2 * (1 << bits);
+    s.outliers = s.sums + (plan->warps * rows * columns * 4 + 15) / 16 * 16;
+    s.scales = s.outliers + rows * wide * 4;
+    s.x = s.scales + (columns * 4 + 15) / 16 * 16;
+    s.x_ld = (int32_t)(ld < INT32_MAX / 256 ? ld : INT32_MAX / 256); /* more does not fit anywhere */
+    s.total = s.x + columns * s.x_ld * 2;
+    return s;
+}
+/* Most warps of a block of the mma kernel: what its registers leave room for. */
+static inline int32_t ganq__lut_mma_warps(int bits, int columns, int row_tiles) {
+    if (row_tiles == 1)
+        return bits == 3 ? 8 : 12;
+    return columns <= (bits == 3 ? 8 : 16) ? 16 : 8;
+}
+/* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one
+ * with two. shared: bytes of a multiprocessor. */
+static inline int32_t ganq__lut_mma_slots(int bits, int columns, const ganq__lut_plan *plan, int32_t bytes,
+                                          int32_t shared) {
+    const int32_t warps = (plan->row_tiles == 1 ? 2 : 1) * ganq__lut_mma_warps(bits, columns, plan->row_tiles);
+    const int32_t by_warps = warps / plan->warps, by_shared = shared / (bytes + 1024);
+    const int32_t slots = by_warps < by_shared ? by_warps : by_shared;
+    return slots > 1 ? slots : 1;
 }
 
 #ifdef __cplusplus

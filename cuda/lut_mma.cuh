@@ -2,15 +2,17 @@
 // sums (sm_80 and later).
 //
 // Layout   codes: tile16 (lut_layout.h); tables [N][L] f16; X [columns, K] f16, rows 16-byte aligned,
-//          K % 8 == 0
+//          K % 8 == 0; or (`convert`, at most 8 columns) rows of X of any type
 //
-// Work     a block has ROW_TILES x 16 rows of W~ and one of `splits` parts of K, which its warps
-//          share, in one piece each, for all columns of X:
+// Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~ at a time, as many
+//          times as it takes: rows b, b + blocks of the grid, ... Its warps share the part of K, in one
+//          piece each, for all columns of X:
 //
 //              K         | units of warp 0 | units of warp 1 | ...
-//              rows 16   |                 |                 |
+//              rows b    |                 |                 |     sums of the warps, in their order
+//              rows b'   |                 |                 |
 //
-//          At the end the warps' sums are added in the order of the warps.
+//          The codes of b' are on their way before the sums of b are done, so are its tables.
 //
 // Tables   W~ is the A operand: a register of it is two neighbouring columns of one row, so one
 //          lookup in a table of pairs, [t[lo], t[hi]] for all L x L pairs, gives a register.
@@ -20,6 +22,10 @@
 //          and 4 * lane.
 //          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
 //          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
+//
+// X        up to 16 columns: the block's part of X lies in shared memory, as f16 columns, 64 bytes beside
+//          a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks. With more it
+//          is read from L2 for every pair of row tiles: M x 2 bytes per column, beside 16 of codes at 4 bits.
 //
 // Bytes    DEPTH units (64 to 96 bytes per lane) are multiplied while the next DEPTH are on their way
 //
@@ -37,17 +43,13 @@
 
 namespace lut {
 
-template <int BITS, int COPIES> static __host__ __device__ constexpr int table_bytes() {
-    return BITS == 4 ? 16384 * COPIES : BITS == 3 ? 16384 : 4096;
-}
-
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
-// accordingly.
+// accordingly. ganq__lut_mma_slots has the same numbers.
 static __host__ __device__ constexpr int mma_threads(int bits, int row_tiles, int column_tiles) {
-    return row_tiles == 2 && column_tiles * (bits == 3 ? 2 : 1) <= 2 ? 512 : 256;
+    return row_tiles == 1 ? (bits == 3 ? 256 : 384) : column_tiles * (bits == 3 ? 2 : 1) <= 2 ? 512 : 256;
 }
-static __host__ __device__ constexpr int mma_blocks(int bits, int row_tiles) {
-    return row_tiles == 2 ? 1 : bits == 3 ? 2 : 3;
+static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
+    return row_tiles == 2 ? 1 : 2;
 }
 
 template <typename T, int COUNT> struct alignas(sizeof(T) * COUNT) chunk { T v[COUNT]; };
@@ -104,184 +106,304 @@ struct checked {
     static constexpr bool value = true;
 };
 
+// The largest magnitude of a row of X, the same in all threads of the block. box: a float per warp.
+static __device__ __forceinline__ float largest_of_row(const ganq__lut_args &args, int64_t row, float *box) {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    float most = 0;
+    if (args.x_vectors && args.x_dtype == GANQ_DTYPE_F32) {
+#pragma unroll 4
+        for (int k = 4 * (int)threadIdx.x; k < args.K; k += 4 * (int)blockDim.x) {
+            const float4 v = *(const float4 *)((const float *)args.x + row + k);
+            most = fmaxf(fmaxf(fmaxf(most, fabsf(v.x)), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+        }
+    } else {
+#pragma unroll 4
+        for (int k = (int)threadIdx.x; k < args.K; k += (int)blockDim.x)
+            most = fmaxf(most, fabsf(value_at(args.x, args.x_dtype, row + k)));
+    }
+    for (int d = 16; d > 0; d /= 2)
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, d));
+    __syncthreads();
+    if (lane == 0)
+        box[warp] = most;
+    __syncthreads();
+    for (int w = 0; w < warps; w++)
+        most = fmaxf(most, box[w]);
+    return most;
+}
+
+// Columns [first, first + count) of K of all columns of X to shared memory, f16, zero from K on; count
+// is a multiple of 64. convert: from rows of any type, scaled, with their lower parts where there are
+// twice as many columns as rows; scales gets what a column is to be multiplied with.
+static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int first, int count, float *box,
+                                               float *scales, __half *to) {
+    const int ld = args.shared.x_ld, threads = (int)blockDim.x;
+    if (!args.convert) {
+        for (int c = 0; c < args.columns; c++)
+#pragma unroll 4
+            for (int k = 8 * (int)threadIdx.x; k < count; k += 8 * threads)
+                *(uint4 *)(to + c * ld + k) =
+                    first + k < args.K
+                        ? *(const uint4 *)((const __half *)args.x + c * args.ldx + first + k)
+                        : make_uint4(0, 0, 0, 0);
+        return;
+    }
+    for (int m = 0; m < args.M; m++) {
+        const int64_t row = m * args.ldx;
+        float factor = 1, inverse = 1;
+        if (args.x_dtype != GANQ_DTYPE_F16)
+            scale_of(largest_of_row(args, row, box), &factor, &inverse);
+        if (threadIdx.x == 0)
+            scales[m] = inverse;
+        __half *upper = to + m * ld, *lower = args.columns > args.M ? upper + args.M * ld : nullptr;
+        const bool vectors = args.x_vectors && args.x_dtype == GANQ_DTYPE_F32;
+#pragma unroll 4
+        for (int k = 4 * (int)threadIdx.x; k < count; k += 4 * threads) {
+            float v[4] = {0, 0, 0, 0};
+            if (vectors && first + k < args.K) {
+                const float4 loaded = *(const float4 *)((const float *)args.x + row + first + k);
+                v[0] = loaded.x, v[1] = loaded.y, v[2] = loaded.z, v[3] = loaded.w;
+            } else {
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    v[i] = first + k + i < args.K ? value_at(args.x, args.x_dtype, row + first + k + i) : 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float value = v[i] * factor;
+                const __half high = __float2half_rn(value);
+                upper[k + i] = high;
+                if (lower)
+                    lower[k + i] = __float2half_rn(value - __half2float(high));
+            }
+        }
+    }
+}
+
 template <int BITS, int COPIES, int ROW_TILES, int NT>
-static __global__ void __launch_bounds__(mma_threads(BITS, ROW_TILES, NT),
-                                         mma_blocks(BITS, ROW_TILES))
+static __global__ void __launch_bounds__(mma_threads(BITS, ROW_TILES, NT), mma_blocks(ROW_TILES))
     mma_kernel(const __grid_constant__ ganq__lut_args args) {
     constexpr int UNIT_TILES = BITS == 4 ? 1 : BITS == 3 ? 4 : 2, VECTORS = BITS == 3 ? 3 : 1;
-    constexpr int DEPTH = (BITS == 3 ? 2 : 4) / ROW_TILES, UNIT_COLUMNS = 64 * UNIT_TILES;
-    constexpr int ROWS = 16 * ROW_TILES, WIDTH = 8 * NT, TABLE = table_bytes<BITS, COPIES>();
-    constexpr bool AHEAD =
-        NT <= 2; // X of the next tile is asked for before this tile is multiplied
+    constexpr int DEPTH = (BITS == 3 ? 2 : 4) / ROW_TILES, UNIT_COLUMNS = 64 * UNIT_TILES, L = 1 << BITS;
+    constexpr int ROWS = 16 * ROW_TILES, TABLE = ganq__pair_table_bytes(BITS, COPIES);
+    constexpr bool STAGED = 8 * NT <= GANQ__LUT_STAGED_COLUMNS;
+    constexpr bool AHEAD = STAGED; // X of the next tile is asked for before this tile is multiplied
     GANQ_DYNAMIC_SHARED(unsigned char, shared);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32,
-              warps = (int)blockDim.x / 32;
-    const ganq__lut_part &part = args.part[part_of_block(args)];
-    const int first_row = ((int)blockIdx.x - part.first_block) * ROWS;
-    const int groups = (part.N + 15) / 16, units = (args.K + UNIT_COLUMNS - 1) / UNIT_COLUMNS;
-    int unit, left; // the warp's next unit, and how many it has left
-    unit_range(args, units, warp, warps, &unit, &left);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    const int units = (args.K + UNIT_COLUMNS - 1) / UNIT_COLUMNS, width = args.columns;
+    const int slice = (int)((int64_t)units * blockIdx.y / args.splits); // its columns are the block's part of K
+    const int slice_columns = ((int)((int64_t)units * (blockIdx.y + 1) / args.splits) - slice) * UNIT_COLUMNS;
+    int first_unit, count; // of the warp, the same for all rows
+    unit_range(args, units, warp, warps, &first_unit, &count);
+    unsigned char *const raw = shared + args.shared.raw;
+    float *const all = (float *)(shared + args.shared.sums), *const outliers = (float *)(shared + args.shared.outliers);
+    float *const scales = (float *)(shared + args.shared.scales);
 
     // Rows beyond the last group repeat it; they are not stored.
-    const uint4 *codes[ROW_TILES];
+    const auto group_of = [&](const ganq__lut_part &part, int block, int i) {
+        return min((block - part.first_block) * ROW_TILES + i, (part.N + 15) / 16 - 1);
+    };
+    const auto find_codes = [&](int block, const uint4 *(&to)[ROW_TILES]) {
+        const ganq__lut_part &part = args.part[part_of_block(args, block)];
 #pragma unroll
-    for (int i = 0; i < ROW_TILES; i++) {
-        const int group = min(first_row / 16 + i, groups - 1);
-        codes[i] =
-            (const uint4 *)part.codes + ((int64_t)group * units + unit) * (VECTORS * 32) + lane;
-    }
+        for (int i = 0; i < ROW_TILES; i++)
+            to[i] = (const uint4 *)part.codes +
+                    ((int64_t)group_of(part, block, i) * units + first_unit) * (VECTORS * 32) + lane;
+    };
+    const uint4 *codes[ROW_TILES];
     uint4 units_now[DEPTH][ROW_TILES][VECTORS], units_next[DEPTH][ROW_TILES][VECTORS];
-    const auto load_codes = [&](int ahead, uint4(&to)[ROW_TILES][VECTORS]) {
+    const auto load_codes = [&](const uint4 *const(&from)[ROW_TILES], int d, uint4(&to)[ROW_TILES][VECTORS]) {
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
             for (int v = 0; v < VECTORS; v++)
-                to[i][v] = ganq_load16_stream(codes[i] + (ahead * VECTORS + v) * 32);
+                to[i][v] = ganq_load16_stream(from[i] + (d * VECTORS + v) * 32);
     };
+    int block = (int)blockIdx.x;
+    find_codes(block, codes);
 #pragma unroll
     for (int d = 0; d < DEPTH; d++)
-        if (d < left)
-            load_codes(d, units_now[d]);
+        if (d < count)
+            load_codes(codes, d, units_now[d]);
 
-    allow_next();
+    ganq_allow_next();
+    {
+        const ganq__lut_part &part = args.part[part_of_block(args, block)];
 #pragma unroll
-    for (int i = 0; i < ROW_TILES; i++)
-        make_pairs<BITS, COPIES>((const uint16_t *)part.tables +
-                                     min(first_row / 16 + i, groups - 1) * (16 << BITS),
-                                 shared + i * TABLE);
-    wait_for_previous();
+        for (int i = 0; i < ROW_TILES; i++)
+            make_pairs<BITS, COPIES>(
+                (const uint16_t *)part.tables + (int64_t)group_of(part, block, i) * (16 << BITS),
+                shared + i * TABLE);
+    }
+    ganq_wait_for_previous();
+    if (STAGED)
+        stage_x(args, slice * UNIT_COLUMNS, slice_columns, all, scales, (__half *)(shared + args.shared.x));
+    __syncthreads();
 
     // A lane's share of X: column lane / 4 of 8, 8 elements from 8 (lane % 4) on in each half of a
     // tile. Columns beyond the last repeat it: what comes out for them is not stored.
-    const __half *x = (const __half *)args.x + unit * UNIT_COLUMNS + lane % 4 * 8;
-    // More than half of the NT tiles of columns are there: only the other half can run out of
-    // columns.
-    constexpr int WHOLE = NT / 2;
-    const int64_t x_first = lane / 4 * args.ldx;
-    int64_t x_last[NT - WHOLE];
+    const auto column_of = [&](int n) { return min(8 * n + lane / 4, width - 1); };
+    const int x_begin = (first_unit - (STAGED ? slice : 0)) * UNIT_COLUMNS; // in the slice, or in K
+    int x_row[NT];
 #pragma unroll
-    for (int n = WHOLE; n < NT; n++)
-        x_last[n - WHOLE] = min(8 * n + lane / 4, args.columns - 1) * args.ldx;
-    int k_left = args.K - unit * UNIT_COLUMNS; // columns of K from the warp's next unit to the end
-    uint4 xs[2][2][NT];                        // [tile, even and odd][half]
-    const auto load_x = [&](auto check, int tile, int half, uint4(&to)[NT]) {
-        const int k = 64 * tile + 32 * half;
+    for (int n = 0; n < NT; n++)
+        x_row[n] = STAGED ? args.shared.x + 2 * (column_of(n) * args.shared.x_ld + 8 * (lane % 4)) : 0;
+    const __half *x_global[NT];
 #pragma unroll
-        for (int n = 0; n < NT; n++) {
-            const __half *const from =
-                x + (n < WHOLE ? x_first + 8 * n * args.ldx : x_last[n < WHOLE ? 0 : n - WHOLE]) +
-                k;
-            if (!decltype(check)::value)
-                to[n] = *(const uint4 *)from;
-            else
-                to[n] = k + lane % 4 * 8 < k_left ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
-        }
-    };
-    if (AHEAD && left > 0) {
-        load_x(checked(), 0, 0, xs[0][0]);
-        load_x(checked(), 0, 1, xs[0][1]);
-    }
-    float *const outliers = (float *)(shared + max(ROW_TILES * TABLE, warps * ROWS * WIDTH * 4));
-    const bool has_outliers = part.rowptr && blockIdx.y == 0;
-    if (has_outliers)
-        outlier_sums(
-            part, first_row, ROWS, args.columns, WIDTH,
-            [&](int column, int k) {
-                return __half2float(((const __half *)args.x)[column * args.ldx + k]);
-            },
-            outliers);
-    __syncthreads();
-
-    float sums[ROW_TILES][NT][4] = {};
-    const uint32_t place = COPIES == 4 ? (uint32_t)lane * 4 : (uint32_t)(lane / 4) << 10;
-    // DEPTH units, and the loads of the DEPTH after them.
-    const auto turn = [&](auto check) {
-        constexpr bool CHECK = decltype(check)::value;
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++)
-            if (!CHECK || d + DEPTH < left)
-                load_codes(d + DEPTH, units_next[d]);
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++) {
-            if (CHECK && d >= left)
-                break;
-#pragma unroll
-            for (int q = 0; q < UNIT_TILES; q++) {
-                const int tile = d * UNIT_TILES + q;
-                uint32_t words[ROW_TILES][4];
-#pragma unroll
-                for (int i = 0; i < ROW_TILES; i++)
-                    tile_words<BITS>(units_now[d][i], q, words[i]);
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    uint4(&b)[NT] = xs[tile & 1][half];
-                    if (!AHEAD)
-                        load_x(check, tile, half, b);
-                    else if (CHECK || tile + 1 == DEPTH * UNIT_TILES)
-                        load_x(checked(), tile + 1, half, xs[~tile & 1][half]);
-                    else
-                        load_x(unchecked(), tile + 1, half, xs[~tile & 1][half]);
-#pragma unroll
-                    for (int j = 0; j < 2; j++)
-#pragma unroll
-                        for (int i = 0; i < ROW_TILES; i++) {
-                            uint32_t a[4];
-                            lookup<COPIES>(shared + i * TABLE, words[i][2 * half + j], place, a);
-#pragma unroll
-                            for (int n = 0; n < NT; n++) {
-                                const uint32_t operand[2] = {j ? b[n].z : b[n].x,
-                                                             j ? b[n].w : b[n].y};
-                                ganq_mma_f16(sums[i][n], a, operand);
-                            }
-                        }
-                }
-            }
-        }
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++)
-#pragma unroll
-            for (int i = 0; i < ROW_TILES; i++)
-#pragma unroll
-                for (int v = 0; v < VECTORS; v++)
-                    units_now[d][i][v] = units_next[d][i][v];
-        left -= DEPTH;
-        x += DEPTH * UNIT_COLUMNS;
-        k_left -= DEPTH * UNIT_COLUMNS;
-#pragma unroll
-        for (int i = 0; i < ROW_TILES; i++)
-            codes[i] += DEPTH * VECTORS * 32;
-    };
-    while (left >= 2 * DEPTH && k_left >= DEPTH * UNIT_COLUMNS)
-        turn(unchecked());
-    while (left > 0)
-        turn(checked());
-
-    // The warps' sums, where the tables were: [warp][row][column].
-    __syncthreads();
-    float *const all = (float *)shared;
-#pragma unroll
-    for (int i = 0; i < ROW_TILES; i++)
+    for (int n = 0; n < NT; n++)
+        x_global[n] = (const __half *)args.x + (STAGED ? 0 : column_of(n) * args.ldx + 8 * (lane % 4));
+    const auto load_x = [&](auto check, int at, uint4(&to)[NT]) {
 #pragma unroll
         for (int n = 0; n < NT; n++)
+            if (STAGED)
+                to[n] = *(const uint4 *)(shared + x_row[n] + 2 * at);
+            else if (!decltype(check)::value || at + lane % 4 * 8 < args.K)
+                to[n] = *(const uint4 *)(x_global[n] + at);
+            else
+                to[n] = make_uint4(0, 0, 0, 0);
+    };
+    uint4 xs[2][2][NT]; // [tile, even and odd][half]
+    if (AHEAD && count > 0) {
+        load_x(checked(), x_begin, xs[0][0]);
+        load_x(checked(), x_begin + 32, xs[0][1]);
+    }
+    const uint32_t place = COPIES == 4 ? (uint32_t)lane * 4 : (uint32_t)(lane / 4) << 10;
+
+    for (;;) {
+        const ganq__lut_part &part = args.part[part_of_block(args, block)];
+        const int first_row = (block - part.first_block) * ROWS, next = block + (int)gridDim.x;
+        const bool more = next < args.blocks;
+        if (more) { // tables of the next rows, as they are in memory
+            constexpr int CHUNKS = 2 * L; // of 16 bytes per 16 rows
+            const ganq__lut_part &its = args.part[part_of_block(args, next)];
+            for (int i = (int)threadIdx.x; i < ROW_TILES * CHUNKS; i += (int)blockDim.x)
+                ganq_copy16_async(raw + 16 * i, (const unsigned char *)its.tables +
+                                                    (int64_t)group_of(its, next, i / CHUNKS) * (32 << BITS) +
+                                                    16 * (i % CHUNKS));
+        }
+        ganq_copy_commit();
+        const bool has_outliers = part.rowptr != nullptr;
+        if (has_outliers && (STAGED || blockIdx.y == 0))
+            outlier_sums(
+                part, first_row, ROWS, width, 8 * NT,
+                [&](int column, int k) {
+                    if (!STAGED)
+                        return __half2float(((const __half *)args.x)[column * args.ldx + k]);
+                    const int at = k - slice * UNIT_COLUMNS;
+                    return at >= 0 && at < slice_columns
+                               ? __half2float(((const __half *)(shared + args.shared.x))[column * args.shared.x_ld + at])
+                               : 0.0f;
+                },
+                outliers);
+        float sums[ROW_TILES][NT][4] = {};
+        int left = count, x_at = x_begin;
+        // DEPTH units, and the loads of the DEPTH after them, which may be the next rows' first.
+        const auto turn = [&](auto check) {
+            constexpr bool CHECK = decltype(check)::value;
+            const bool last = left <= DEPTH;
+            const int available = !last ? left - DEPTH : more ? count : 0;
+            const int x_next = last ? x_begin : x_at + DEPTH * UNIT_COLUMNS;
+            if (!last) {
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                all[(warp * ROWS + 16 * i + lane / 4 + 8 * (e >> 1)) * WIDTH + 8 * n +
-                    2 * (lane % 4) + (e & 1)] = sums[i][n][e];
-    __syncthreads();
-    const int outputs = args.splits > 1 ? args.columns : args.M;
-    for (int i = (int)threadIdx.x; i < ROWS * outputs; i += (int)blockDim.x) {
-        const int r = i % ROWS, m = i / ROWS;
-        const auto sum = [&](int column) {
-            float total = has_outliers ? outliers[r * WIDTH + column] : 0.0f;
-            for (int w = 0; w < warps; w++)
-                total += all[(w * ROWS + r) * WIDTH + column];
-            return total;
+                for (int i = 0; i < ROW_TILES; i++)
+                    codes[i] += DEPTH * VECTORS * 32;
+            } else if (more) {
+                find_codes(next, codes);
+            }
+#pragma unroll
+            for (int d = 0; d < DEPTH; d++)
+                if (!CHECK || d < available)
+                    load_codes(codes, d, units_next[d]);
+#pragma unroll
+            for (int d = 0; d < DEPTH; d++) {
+                if (CHECK && d >= left)
+                    break;
+#pragma unroll
+                for (int q = 0; q < UNIT_TILES; q++) {
+                    const int tile = d * UNIT_TILES + q;
+                    uint32_t words[ROW_TILES][4];
+#pragma unroll
+                    for (int i = 0; i < ROW_TILES; i++)
+                        tile_words<BITS>(units_now[d][i], q, words[i]);
+#pragma unroll
+                    for (int half = 0; half < 2; half++) {
+                        uint4(&b)[NT] = xs[tile & 1][half];
+                        if (!AHEAD)
+                            load_x(check, x_at + 64 * tile + 32 * half, b);
+                        else if (tile + 1 == DEPTH * UNIT_TILES)
+                            load_x(checked(), x_next + 32 * half, xs[~tile & 1][half]);
+                        else if (!CHECK || q + 1 < UNIT_TILES || d + 1 < left)
+                            load_x(check, x_at + 64 * (tile + 1) + 32 * half, xs[~tile & 1][half]);
+#pragma unroll
+                        for (int j = 0; j < 2; j++)
+#pragma unroll
+                            for (int i = 0; i < ROW_TILES; i++) {
+                                uint32_t a[4];
+                                lookup<COPIES>(shared + i * TABLE, words[i][2 * half + j], place, a);
+#pragma unroll
+                                for (int n = 0; n < NT; n++) {
+                                    const uint32_t operand[2] = {j ? b[n].z : b[n].x, j ? b[n].w : b[n].y};
+                                    ganq_mma_f16(sums[i][n], a, operand);
+                                }
+                            }
+                        // The warp's last unit, where it does not end a turn: the next rows begin with xs[0].
+                        if (AHEAD && CHECK && tile + 1 < DEPTH * UNIT_TILES && q + 1 == UNIT_TILES && d + 1 >= left)
+                            load_x(checked(), x_next + 32 * half, xs[0][half]);
+                    }
+                }
+            }
+#pragma unroll
+            for (int d = 0; d < DEPTH; d++)
+#pragma unroll
+                for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+                    for (int v = 0; v < VECTORS; v++)
+                        units_now[d][i][v] = units_next[d][i][v];
+            left -= DEPTH;
+            x_at = x_next;
         };
-        if (args.splits > 1)
-            args.partial[((int64_t)blockIdx.y * args.columns + m) * args.blocks * ROWS +
-                         blockIdx.x * ROWS + r] = sum(m);
-        else if (first_row + r < part.N)
-            finish(args, part, first_row + r, m, sum);
+        while (left > 0) {
+            const bool whole = left >= 2 * DEPTH || (left == DEPTH && more && count >= DEPTH);
+            if (whole && (STAGED || x_at + DEPTH * UNIT_COLUMNS <= args.K))
+                turn(unchecked());
+            else
+                turn(checked());
+        }
+
+        // The warps' sums: [warp][row][column].
+#pragma unroll
+        for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+            for (int n = 0; n < NT; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const int column = 8 * n + 2 * (lane % 4) + (e & 1);
+                    if (column < width)
+                        all[(warp * ROWS + 16 * i + lane / 4 + 8 * (e >> 1)) * width + column] = sums[i][n][e];
+                }
+        ganq_copy_wait<0>();
+        __syncthreads();
+        const int outputs = args.splits > 1 ? width : args.M;
+        for (int i = (int)threadIdx.x; i < ROWS * outputs; i += (int)blockDim.x) {
+            const int r = i % ROWS, m = i / ROWS;
+            const auto sum = [&](int column) {
+                float total = has_outliers && (STAGED || blockIdx.y == 0) ? outliers[r * 8 * NT + column] : 0.0f;
+                for (int w = 0; w < warps; w++)
+                    total += all[(w * ROWS + r) * width + column];
+                return total;
+            };
+            if (args.splits > 1)
+                args.partial[((int64_t)blockIdx.y * width + m) * args.blocks * ROWS + block * ROWS + r] = sum(m);
+            else if (first_row + r < part.N)
+                finish(args, part, first_row + r, m, args.convert ? scales : args.scales, sum);
+        }
+        if (!more)
+            return;
+#pragma unroll
+        for (int i = 0; i < ROW_TILES; i++)
+            make_pairs<BITS, COPIES>((const uint16_t *)(raw + i * (32 << BITS)), shared + i * TABLE);
+        block = next;
+        __syncthreads();
     }
 }
 

@@ -1,7 +1,7 @@
 // lut_mma3.cu - the tensor-core kernels for 3-bit codes.
 #include "lut_mma_launch.cuh"
 
-cudaError_t ganq__lut_launch_mma3(cudaStream_t stream, const ganq__lut_args &args,
-                                  const ganq__lut_plan *plan, int dependent) {
-    return lut::launch_mma<3>(stream, args, plan, dependent);
+cudaError_t ganq__lut_launch_mma3(ganq__cuda_queue queue, const ganq__lut_args &args,
+                                  const ganq__lut_plan *plan, int64_t slots) {
+    return lut::launch_mma<3>(queue, args, plan, slots);
 }

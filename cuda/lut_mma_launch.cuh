@@ -9,37 +9,39 @@
 namespace lut {
 
 template <int BITS, int COPIES, int ROW_TILES, int NT>
-static cudaError_t start_mma(cudaStream_t stream, ganq__lut_args &args, const ganq__lut_plan *plan,
-                             int dependent) {
-    const int threads = 32 * plan->warps, most = mma_threads(BITS, ROW_TILES, NT);
-    if (threads > most)
+static cudaError_t start_mma(ganq__cuda_queue queue, ganq__lut_args &args, const ganq__lut_plan *plan,
+                             int64_t slots) {
+    static_assert(mma_threads(BITS, ROW_TILES, NT) % 32 == 0, "whole warps");
+    if (32 * plan->warps > mma_threads(BITS, ROW_TILES, NT))
         return cudaErrorInvalidConfiguration;
     count_blocks(args, 16 * ROW_TILES);
-    return start(mma_kernel<BITS, COPIES, ROW_TILES, NT>,
-                 dim3((unsigned)args.blocks, (unsigned)args.splits), (unsigned)threads,
-                 (size_t)ganq__lut_mma_shared(BITS, args.columns, plan), stream, dependent, args);
+    args.shared = ganq__lut_mma_layout(BITS, args.most_columns, args.K, plan);
+    int64_t blocks = slots / args.splits > 0 ? slots / args.splits : 1;
+    blocks = blocks < args.blocks ? blocks : args.blocks;
+    return ganq_start(mma_kernel<BITS, COPIES, ROW_TILES, NT>, dim3((unsigned)blocks, (unsigned)args.splits),
+                      dim3(32u * (unsigned)plan->warps), (size_t)args.shared.total, queue, args);
 }
 
 template <int BITS, int COPIES>
-static cudaError_t launch_mma_copies(cudaStream_t stream, ganq__lut_args args,
-                                     const ganq__lut_plan *plan, int dependent) {
-    if (plan->row_tiles == 1 && args.columns <= 8)
-        return start_mma<BITS, COPIES, 1, 1>(stream, args, plan, dependent);
-    if (args.columns <= 8)
-        return start_mma<BITS, COPIES, 2, 1>(stream, args, plan, dependent);
-    if (args.columns <= 16)
-        return start_mma<BITS, COPIES, 2, 2>(stream, args, plan, dependent);
-    if (args.columns <= GANQ__LUT_MMA_COLUMNS)
-        return start_mma<BITS, COPIES, 2, 4>(stream, args, plan, dependent);
+static cudaError_t launch_mma_copies(ganq__cuda_queue queue, ganq__lut_args args, const ganq__lut_plan *plan,
+                                     int64_t slots) {
+    if (plan->row_tiles == 1 && args.most_columns <= 8)
+        return start_mma<BITS, COPIES, 1, 1>(queue, args, plan, slots);
+    if (args.most_columns <= 8)
+        return start_mma<BITS, COPIES, 2, 1>(queue, args, plan, slots);
+    if (args.most_columns <= 16)
+        return start_mma<BITS, COPIES, 2, 2>(queue, args, plan, slots);
+    if (args.most_columns <= GANQ__LUT_MMA_COLUMNS)
+        return start_mma<BITS, COPIES, 2, 4>(queue, args, plan, slots);
     return cudaErrorInvalidValue;
 }
 
 template <int BITS>
-static cudaError_t launch_mma(cudaStream_t stream, const ganq__lut_args &args,
-                              const ganq__lut_plan *plan, int dependent) {
+static cudaError_t launch_mma(ganq__cuda_queue queue, const ganq__lut_args &args, const ganq__lut_plan *plan,
+                              int64_t slots) {
     if (BITS == 4 && plan->copies == 1)
-        return launch_mma_copies < BITS, BITS == 4 ? 1 : 4 > (stream, args, plan, dependent);
-    return launch_mma_copies<BITS, 4>(stream, args, plan, dependent);
+        return launch_mma_copies < BITS, BITS == 4 ? 1 : 4 > (queue, args, plan, slots);
+    return launch_mma_copies<BITS, 4>(queue, args, plan, slots);
 }
 
 } // namespace lut

@@ -27,15 +27,15 @@ static const architecture ARCHITECTURES[] = {
     {80, 163 * 1024, 4, 16, 1, 2.0e6}, /* A100 */
     {86, 99 * 1024, 1, 8, 4, 0.77e6},  /* RTX A6000  */
     {89, 99 * 1024, 1, 8, 4, 1.0e6}, /* RTX 4090: 20 issue slots per 4-bit weight, conflicts hide */
-    {90, 227 * 1024, 4, 16, 1, 4.8e6},  /* H200: 3.2 issue slots per 4-bit weight  */
-    {100, 227 * 1024, 4, 16, 1, 8.0e6}, /* B200 */
+    {90, 227 * 1024, 4, 16, 0, 4.8e6},  /* H200: 3.2 issue slots per 4-bit weight  */
+    {100, 227 * 1024, 4, 16, 0, 8.0e6}, /* B200 */
     {120, 99 * 1024, 1, 8, 4, 1.8e6},   /* RTX 5090   */
 };
 
 enum {
     FEW_COLUMNS = 4, /* up to here one row tile per block: reading X costs less than fewer blocks */
     TILE_COLUMNS = 64, /* from more columns than this on W~ is written out for cuBLASLt */
-    MOST_SPLITS = 8
+    MOST_SPLITS = 16
 };
 /* A second kernel for the sum over splits; one block of 8 warps with 64 bytes per lane on the way
  * at 0.8 us. */
@@ -61,10 +61,12 @@ static int64_t launch_columns(const ganq__lut_shape *shape) {
     return shape->columns < GANQ__LUT_MMA_COLUMNS ? shape->columns : GANQ__LUT_MMA_COLUMNS;
 }
 
-/* Warps that the tensor-core kernel's registers leave room for. */
+int32_t ganq__lut_shared_bytes(int32_t sm) {
+    return architecture_of(sm)->shared;
+}
+
 static int most_warps(const ganq__lut_shape *shape, int row_tiles) {
-    const int64_t columns = launch_columns(shape);
-    return row_tiles == 2 && columns <= (shape->bits == 3 ? 8 : 16) ? 16 : 8;
+    return ganq__lut_mma_warps(shape->bits, (int)launch_columns(shape), row_tiles);
 }
 
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
@@ -78,10 +80,10 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
                (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
                (plan->copies == 4 || (plan->copies == 1 && shape->bits == 4)) &&
                plan->warps <= most_warps(shape, plan->row_tiles) &&
-               ganq__lut_mma_shared(shape->bits, (int)launch_columns(shape), plan) <=
+               ganq__lut_mma_layout(shape->bits, (int)launch_columns(shape), shape->K, plan).total <=
                    architecture_of(shape->sm)->shared;
     case GANQ__LUT_TILES:
-        return !shape->simt_only && plan->splits == 1;
+        return !shape->simt_only && plan->splits == 1 && plan->row_tiles >= 1 && plan->row_tiles <= 8;
     default:
         return 0;
     }
@@ -132,6 +134,12 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
         plan.warps = a->wide_warps < most ? a->wide_warps : most;
     }
     plan.splits = model_splits(a, shape, &plan);
+    while (!ganq__lut_plan_fits(&plan, shape) && plan.splits < MOST_SPLITS)
+        plan.splits *= 2;
+    while (!ganq__lut_plan_fits(&plan, shape) && plan.warps > 1)
+        plan.warps /= 2;
+    if (!ganq__lut_plan_fits(&plan, shape)) /* rows so long that 16 parts of X do not fit */
+        plan = (ganq__lut_plan){GANQ__LUT_SIMT, 8, 1, copies, 1};
     return plan;
 }
 
@@ -162,20 +170,24 @@ static int add_candidate(const ganq__lut_shape *shape, const ganq__lut_plan *pla
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room) {
     const ganq__lut_plan first = built_in(shape);
     int count = add_candidate(shape, &first, out, 0, room);
-    for (int32_t splits = 1; splits <= 4; splits *= 2) {
-        for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
-            for (int32_t warps = 4; warps <= 16; warps *= 2)
-                for (int32_t copies = 1; copies <= 4; copies += 3) {
-                    const ganq__lut_plan mma = {GANQ__LUT_MMA, warps, row_tiles, copies, splits};
-                    count = add_candidate(shape, &mma, out, count, room);
-                }
-        for (int32_t warps = 4; warps <= 8 && shape->M <= GANQ__LUT_SIMT_ROWS; warps *= 2) {
-            const ganq__lut_plan simt = {GANQ__LUT_SIMT, warps, 1, first.copies, splits};
-            count = add_candidate(shape, &simt, out, count, room);
-        }
+    static const int32_t warps[2][3] = {{4, 8, 12}, {4, 8, 16}}; /* by row tiles */
+    for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
+        for (int w = 0; w < 3; w++)
+            for (int32_t copies = 1; copies <= 4; copies += 3) {
+                /* the fewest splits with which it fits, and twice as many */
+                ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies, 1};
+                while (mma.splits < MOST_SPLITS && !ganq__lut_plan_fits(&mma, shape))
+                    mma.splits *= 2;
+                count = add_candidate(shape, &mma, out, count, room);
+                mma.splits *= 2;
+                count = add_candidate(shape, &mma, out, count, room);
+            }
+    for (int32_t splits = 1; splits <= 4 && shape->M <= GANQ__LUT_SIMT_ROWS; splits *= 2) {
+        const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits};
+        count = add_candidate(shape, &simt, out, count, room);
     }
-    if (shape->columns > GANQ__LUT_SIMT_ROWS) {
-        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, 1, first.copies, 1};
+    for (int32_t pieces = 1; pieces <= 8 && shape->columns > GANQ__LUT_SIMT_ROWS; pieces *= 2) {
+        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1};
         count = add_candidate(shape, &tiles, out, count, room);
     }
     return count;

@@ -21,11 +21,11 @@ typedef enum ganq__lut_variant {
 
 typedef struct ganq__lut_plan {
     int32_t variant;
-    int32_t warps;     /* per block: 1..8; 16 where row_tiles is 2 and there are few columns  */
-    int32_t row_tiles; /* of 16 rows per block, 1 or 2 (MMA)                                  */
+    int32_t warps;     /* per block; at most ganq__lut_mma_warps                              */
+    int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB */
     int32_t
         copies; /* of a 4-bit pair table: 4, no bank conflicts, 64 KB per row tile; or 1, 16 KB */
-    int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel            */
+    int32_t splits; /* of K over blocks, 1..16; more than 1 takes a second kernel           */
 } ganq__lut_plan;
 
 /* What decides. */
@@ -52,12 +52,15 @@ typedef struct ganq__lut_tuning {
 
 /* 1, 2, 4, 8, 16, 32, then 64, 128, ...: the next power of two. */
 int64_t ganq__lut_class(int64_t columns);
+/* Bytes of shared memory of a block at most, and a KB less than those of a multiprocessor. */
+int32_t ganq__lut_shared_bytes(int32_t sm);
 /* Never fails; tuning may be NULL. */
 ganq__lut_plan ganq__lut_choose(const ganq__lut_tuning *tuning, const ganq__lut_shape *shape);
 /* Can the kernels run this plan for the shape. */
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape);
-/* Plans worth measuring; the first is what the built-in rows say. At most `room`; returns how many.
- */
+/* Plans worth measuring; the first is what the built-in rows say. At most `room`, of which
+ * GANQ__LUT_CANDIDATES are enough; returns how many. */
+enum { GANQ__LUT_CANDIDATES = 64 };
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room);
 
 /* $GANQ_CACHE_DIR, else $XDG_CACHE_HOME/ganq, else $HOME/.cache/ganq, and "/lut-tuning.txt";

@@ -15,8 +15,8 @@ static __global__ void __launch_bounds__(PREPARE_THREADS)
     __shared__ float largest[PREPARE_THREADS / 32];
     const int64_t m = blockIdx.x;
     float factor = 1, inverse = 1;
-    allow_next();
-    wait_for_previous();
+    ganq_allow_next();
+    ganq_wait_for_previous();
     if (dtype != GANQ_DTYPE_F16) {
         float most = 0;
         for (int64_t k = threadIdx.x; k < K; k += PREPARE_THREADS)
@@ -28,13 +28,7 @@ static __global__ void __launch_bounds__(PREPARE_THREADS)
         __syncthreads();
         for (int w = 0; w < PREPARE_THREADS / 32; w++)
             most = fmaxf(most, largest[w]);
-        // 2^(14 - e), e the exponent of the largest; both powers of two are normal numbers.
-        const int exponent = (int)(__float_as_uint(most) >> 23) - 127;
-        if (most > 0 && exponent < 128) {
-            const int e = max(exponent, -100);
-            factor = __uint_as_float((uint32_t)(127 + 14 - e) << 23);
-            inverse = __uint_as_float((uint32_t)(127 - 14 + e) << 23);
-        }
+        scale_of(most, &factor, &inverse);
     }
     if (threadIdx.x == 0)
         for (int p = 0; p < parts; p++)
@@ -50,13 +44,13 @@ static __global__ void __launch_bounds__(PREPARE_THREADS)
 
 // One thread per row of W~ of a block, blockIdx.y the row of X.
 static __global__ void finish_kernel(const __grid_constant__ ganq__lut_args args) {
-    const ganq__lut_part &part = args.part[part_of_block(args)];
+    const ganq__lut_part &part = args.part[part_of_block(args, (int)blockIdx.x)];
     const int r = (int)threadIdx.x, n = ((int)blockIdx.x - part.first_block) * args.block_rows + r;
-    allow_next();
-    wait_for_previous();
+    ganq_allow_next();
+    ganq_wait_for_previous();
     if (n >= part.N)
         return;
-    finish(args, part, n, (int)blockIdx.y, [&](int column) {
+    finish(args, part, n, (int)blockIdx.y, args.scales, [&](int column) {
         float total = 0;
         for (int s = 0; s < args.splits; s++)
             total +=
@@ -66,10 +60,11 @@ static __global__ void finish_kernel(const __grid_constant__ ganq__lut_args args
     });
 }
 
-// A block has 16 rows; a warp one unit of K at a time. Lookups go to the tables in memory: they are
-// in the first-level cache, and writing W~ takes longer than finding it.
+// A block has 16 rows and a part of K; a warp one unit at a time, the next one on its way. Tables: the lane's own column
+// of shared memory, as in lut_simt.cu.
+enum { DEQUANTIZE_WARPS = 8, DEQUANTIZE_BLOCKS = 2048 /* parts of K are as many as make about so many blocks */ };
 template <int BITS>
-static __global__ void __launch_bounds__(256)
+static __global__ void __launch_bounds__(32 * DEQUANTIZE_WARPS)
     dequantize_kernel(const __grid_constant__ ganq__lut_part part, int table_f32, int64_t K,
                       int64_t first, int64_t count, __half *w, int64_t ld) {
     constexpr int L = 1 << BITS,
@@ -77,23 +72,33 @@ static __global__ void __launch_bounds__(256)
                                : BITS == 3 ? 4
                                            : 2,
                   VECTORS = BITS == 3 ? 3 : 1;
-    __shared__ uint16_t tables[16 * L];
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32,
-              warps = (int)blockDim.x / 32;
+    __shared__ __align__(16) unsigned char tables[L * 256];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int64_t group = first / 16 + blockIdx.x,
                   units = (K + 64 * UNIT_TILES - 1) / (64 * UNIT_TILES);
-    for (int i = (int)threadIdx.x; i < 16 * L; i += (int)blockDim.x)
-        tables[i] = __half_as_ushort(__float2half_rn(value_at(
-            part.tables, table_f32 ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, group * 16 * L + i)));
-    allow_next();
-    wait_for_previous();
-    __syncthreads();
-    for (int64_t unit = warp; unit < units; unit += warps) {
-        uint4 loaded[VECTORS];
+    const int64_t begin = units * blockIdx.y / gridDim.y, end = units * (blockIdx.y + 1) / gridDim.y;
+    uint4 loaded[VECTORS], next[VECTORS];
+    const auto load = [&](int64_t unit, uint4(&to)[VECTORS]) {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++)
-            loaded[v] = ganq_load16_stream((const uint4 *)part.codes +
-                                           ganq__lut_vector(group, unit, units, BITS, v, lane));
+            to[v] = ganq_load16_stream((const uint4 *)part.codes +
+                                       ganq__lut_vector(group, unit, units, BITS, v, lane));
+    };
+    if (begin + warp < end)
+        load(begin + warp, loaded);
+    for (int i = (int)threadIdx.x; i < 16 * L; i += (int)blockDim.x) {
+        const int row = i % 16, entry = i / 16;
+        const uint32_t t = __half_as_ushort(__float2half_rn(
+            value_at(part.tables, table_f32 ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, (group * 16 + row) * L + entry)));
+        const uint32_t both = t | t << 16;
+        *(uint4 *)(tables + entry * 256 + row / 8 * 128 + row % 8 * 16) = make_uint4(both, both, both, both);
+    }
+    ganq_allow_next();
+    ganq_wait_for_previous();
+    __syncthreads();
+    for (int64_t unit = begin + warp; unit < end; unit += DEQUANTIZE_WARPS) {
+        if (unit + DEQUANTIZE_WARPS < end)
+            load(unit + DEQUANTIZE_WARPS, next);
 #pragma unroll
         for (int q = 0; q < UNIT_TILES; q++) {
             uint32_t words[4];
@@ -105,10 +110,16 @@ static __global__ void __launch_bounds__(256)
                     uint32_t pairs[4];
 #pragma unroll
                     for (int c = 0; c < 4; c++) {
-                        const uint32_t pair =
-                            words[2 * half + c / 2] >> (8 * (c % 2 * 2 + h)) & 0xffu;
-                        const uint16_t *const table = tables + (lane / 4 + 8 * h) * L;
-                        pairs[c] = table[pair % L] | (uint32_t)table[pair / L] << 16;
+                        uint32_t entry[2];
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            const int shift = 8 * (c % 2 * 2 + h) + BITS * e - 8;
+                            const uint32_t word = words[2 * half + c / 2];
+                            const uint32_t at =
+                                ((shift < 0 ? word << -shift : word >> shift) & ((L - 1u) << 8)) | lane * 4u;
+                            entry[e] = *(const uint32_t *)(tables + h * 128 + at);
+                        }
+                        pairs[c] = __byte_perm(entry[0], entry[1], 0x5410);
                     }
                     const int64_t row = (int64_t)blockIdx.x * 16 + lane / 4 + 8 * h;
                     const int64_t k = (unit * UNIT_TILES + q) * 64 + 32 * half + lane % 4 * 8;
@@ -126,50 +137,56 @@ static __global__ void __launch_bounds__(256)
                     }
                 }
         }
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            loaded[v] = next[v];
     }
     if (!part.rowptr)
         return;
     __syncthreads();
+    const int64_t from = begin * 64 * UNIT_TILES, to = end * 64 * UNIT_TILES; // the block's columns
     for (int64_t r = warp; r < 16 && blockIdx.x * 16 + r < count && group * 16 + r < part.N;
-         r += warps) {
-        const int begin = part.rowptr[group * 16 + r], end = part.rowptr[group * 16 + r + 1];
-        for (int i = begin + lane; i < end; i += 32) {
-            __half *const at = w + (blockIdx.x * 16 + r) * ld + part.columns[i];
-            *at = __float2half_rn(__half2float(*at) + part.values[i]);
-        }
-    }
+         r += DEQUANTIZE_WARPS)
+        for (int i = part.rowptr[group * 16 + r] + lane; i < part.rowptr[group * 16 + r + 1]; i += 32)
+            if (part.columns[i] >= from && part.columns[i] < to) {
+                __half *const at = w + (blockIdx.x * 16 + r) * ld + part.columns[i];
+                *at = __float2half_rn(__half2float(*at) + part.values[i]);
+            }
 }
 
 } // namespace lut
 
-cudaError_t ganq__lut_launch_prepare(cudaStream_t stream, int64_t M, int64_t K, const void *x,
+cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, int64_t M, int64_t K, const void *x,
                                      int32_t dtype, int64_t ldx, int parts, void *columns,
-                                     int64_t ld, float *scales, int dependent) {
-    return lut::start(lut::prepare_kernel, dim3((unsigned)M), lut::PREPARE_THREADS, 0, stream,
-                      dependent, M, K, x, dtype, ldx, parts, (__half *)columns, ld, scales);
+                                     int64_t ld, float *scales) {
+    return ganq_start(lut::prepare_kernel, dim3((unsigned)M), dim3(lut::PREPARE_THREADS), 0, queue, M, K, x,
+                      dtype, ldx, parts, (__half *)columns, ld, scales);
 }
 
-cudaError_t ganq__lut_launch_finish(cudaStream_t stream, const ganq__lut_args *args, int block_rows,
-                                    int dependent) {
+cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows) {
     ganq__lut_args counted = *args;
     lut::count_blocks(counted, block_rows);
-    return lut::start(lut::finish_kernel, dim3((unsigned)counted.blocks, (unsigned)args->M),
-                      (unsigned)block_rows, 0, stream, dependent, counted);
+    return ganq_start(lut::finish_kernel, dim3((unsigned)counted.blocks, (unsigned)args->M),
+                      dim3((unsigned)block_rows), 0, queue, counted);
 }
 
-cudaError_t ganq__lut_launch_dequantize(cudaStream_t stream, const ganq__lut_part *part, int bits,
+cudaError_t ganq__lut_launch_dequantize(ganq__cuda_queue queue, const ganq__lut_part *part, int bits,
                                         int table_f32, int64_t K, int64_t first, int64_t count,
-                                        void *w, int64_t ld, int dependent) {
+                                        void *w, int64_t ld) {
     const auto kernel = bits == 4   ? lut::dequantize_kernel<4>
                         : bits == 3 ? lut::dequantize_kernel<3>
                                     : lut::dequantize_kernel<2>;
-    return lut::start(kernel, dim3((unsigned)((count + 15) / 16)), 256, 0, stream, dependent, *part,
-                      table_f32, K, first, count, (__half *)w, ld);
+    const int64_t groups = (count + 15) / 16, units = ganq__lut_units(K, bits);
+    int64_t parts = (lut::DEQUANTIZE_BLOCKS + groups - 1) / groups;
+    const int64_t most = (units + 2 * lut::DEQUANTIZE_WARPS - 1) / (2 * lut::DEQUANTIZE_WARPS);
+    parts = parts < most ? parts : most;
+    return ganq_start(kernel, dim3((unsigned)groups, (unsigned)parts), dim3(32 * lut::DEQUANTIZE_WARPS), 0, queue,
+                      *part, table_f32, K, first, count, (__half *)w, ld);
 }
 
-cudaError_t ganq__lut_launch_mma(cudaStream_t stream, const ganq__lut_args *args,
-                                 const ganq__lut_plan *plan, int dependent) {
-    return args->bits == 4   ? ganq__lut_launch_mma4(stream, *args, plan, dependent)
-           : args->bits == 3 ? ganq__lut_launch_mma3(stream, *args, plan, dependent)
-                             : ganq__lut_launch_mma2(stream, *args, plan, dependent);
+cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *args,
+                                 const ganq__lut_plan *plan, int64_t slots) {
+    return args->bits == 4   ? ganq__lut_launch_mma4(queue, *args, plan, slots)
+           : args->bits == 3 ? ganq__lut_launch_mma3(queue, *args, plan, slots)
+                             : ganq__lut_launch_mma2(queue, *args, plan, slots);
 }

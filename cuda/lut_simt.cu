@@ -60,7 +60,7 @@ static __global__ void __launch_bounds__(256, MT <= 2   ? 3
     __shared__ float all[8][16][MT], outliers[16 * 8];
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32,
               warps = (int)blockDim.x / 32;
-    const ganq__lut_part &part = args.part[part_of_block(args)];
+    const ganq__lut_part &part = args.part[part_of_block(args, (int)blockIdx.x)];
     const int group = (int)blockIdx.x - part.first_block, first_row = 16 * group;
     const int units = (args.K + UNIT_COLUMNS - 1) / UNIT_COLUMNS;
     int unit, left;
@@ -79,14 +79,14 @@ static __global__ void __launch_bounds__(256, MT <= 2   ? 3
         if (d < left)
             load_codes(d, now[d]);
 
-    allow_next();
+    ganq_allow_next();
     for (int i = (int)threadIdx.x; i < 16 * L; i += (int)blockDim.x) {
         const int row = i % 16, entry = i / 16;
         const float t = value_at(part.tables, args.table_f32 ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16,
                                  (int64_t)(first_row + row) * L + entry);
         *(float4 *)(tables + entry * 256 + row / 8 * 128 + row % 8 * 16) = make_float4(t, t, t, t);
     }
-    wait_for_previous();
+    ganq_wait_for_previous();
     const bool has_outliers = part.rowptr && blockIdx.y == 0;
     if (has_outliers)
         outlier_sums(
@@ -172,29 +172,28 @@ static __global__ void __launch_bounds__(256, MT <= 2   ? 3
             args.partial[((int64_t)blockIdx.y * args.M + m) * args.blocks * 16 + blockIdx.x * 16 +
                          r] = sum(m);
         else if (first_row + r < part.N)
-            finish(args, part, first_row + r, m, sum);
+            finish(args, part, first_row + r, m, args.scales, sum);
     }
 }
 
 template <int BITS>
-static cudaError_t launch_simt(cudaStream_t stream, ganq__lut_args args, const ganq__lut_plan *plan,
-                               int dependent) {
+static cudaError_t launch_simt(ganq__cuda_queue queue, ganq__lut_args args, const ganq__lut_plan *plan) {
     count_blocks(args, 16);
     const auto kernel = args.M == 1   ? simt_kernel<BITS, 1>
                         : args.M == 2 ? simt_kernel<BITS, 2>
                         : args.M <= 4 ? simt_kernel<BITS, 4>
                                       : simt_kernel<BITS, 8>;
-    return start(kernel, dim3((unsigned)args.blocks, (unsigned)args.splits),
-                 32u * (unsigned)plan->warps, 0, stream, dependent, args);
+    return ganq_start(kernel, dim3((unsigned)args.blocks, (unsigned)args.splits),
+                      dim3(32u * (unsigned)plan->warps), 0, queue, args);
 }
 
 } // namespace lut
 
-cudaError_t ganq__lut_launch_simt(cudaStream_t stream, const ganq__lut_args *args,
-                                  const ganq__lut_plan *plan, int dependent) {
+cudaError_t ganq__lut_launch_simt(ganq__cuda_queue queue, const ganq__lut_args *args,
+                                  const ganq__lut_plan *plan) {
     if (args->M > GANQ__LUT_SIMT_ROWS || plan->warps > 8)
         return cudaErrorInvalidValue;
-    return args->bits == 4   ? lut::launch_simt<4>(stream, *args, plan, dependent)
-           : args->bits == 3 ? lut::launch_simt<3>(stream, *args, plan, dependent)
-                             : lut::launch_simt<2>(stream, *args, plan, dependent);
+    return args->bits == 4   ? lut::launch_simt<4>(queue, *args, plan)
+           : args->bits == 3 ? lut::launch_simt<3>(queue, *args, plan)
+                             : lut::launch_simt<2>(queue, *args, plan);
 }

@@ -7,7 +7,7 @@
 #include "layer.h"
 #include "memory_ops.h"
 
-enum { MOST_COPIES = 64, MOST_PLANS = 64, REPLAYS = 7 };
+enum { MOST_COPIES = 64, REPLAYS = 7 };
 
 typedef struct tuning_job {
     ganq_context *ctx;
@@ -127,7 +127,7 @@ static void finish(tuning_job *job) {
 ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t rows,
                            int32_t x_dtype, double *microseconds, double *untuned) {
     tuning_job job = {.ctx = ctx, .call = {.x_dtype = x_dtype}, .count = 1};
-    ganq__lut_plan plans[MOST_PLANS];
+    ganq__lut_plan plans[GANQ__LUT_CANDIDATES];
     ganq__lut_shape shape;
     ganq__lut_tuned best = {0};
     double first = 0;
@@ -138,7 +138,7 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
     GANQ_TRY_GOTO(finish, prepare(&job, layer, rows));
     GANQ_TRY_GOTO(finish, ganq__lut_shape_of(ctx, &job.call, &shape));
     ganq__lut_state *state = ganq__cuda_of(ctx)->lut;
-    const int count = ganq__lut_candidates(&shape, plans, MOST_PLANS);
+    const int count = ganq__lut_candidates(&shape, plans, GANQ__LUT_CANDIDATES);
     for (int i = 0; i < count; i++) {
         double us = 0;
         status = measure(&job, &plans[i], &us);

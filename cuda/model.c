@@ -12,38 +12,34 @@
 #include "model_kernels.h"
 #include "model_ops.h"
 
-static cudaStream_t stream_of(const ganq_context *ctx) {
-    return ganq__cuda_of(ctx)->stream;
-}
-
 static ganq_status cuda_embed(ganq_context *ctx, int64_t M, int64_t D, const int32_t *ids,
                               const void *weight, int32_t dtype, float *h) {
-    GANQ_CUDA_RUN(ctx, ganq__cuda_embed(stream_of(ctx), M, D, ids, weight, dtype, h));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_embed(ganq__cuda_queue_of(ctx), M, D, ids, weight, dtype, h));
     return GANQ_OK;
 }
 
 static ganq_status cuda_rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x,
                                  int64_t ldx, const float *weight, float eps, float *y,
                                  int64_t ldy) {
-    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(stream_of(ctx), M, D, x, ldx, NULL, NULL, weight, eps, y, ldy));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(ganq__cuda_queue_of(ctx), M, D, x, ldx, NULL, NULL, weight, eps, y, ldy));
     return GANQ_OK;
 }
 
 static ganq_status cuda_add_norm(ganq_context *ctx, int64_t M, int64_t D, const float *a,
                                  const float *b, float *sum, const float *weight, float eps,
                                  float *y) {
-    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(stream_of(ctx), M, D, a, D, b, sum, weight, eps, y, D));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_norm(ganq__cuda_queue_of(ctx), M, D, a, D, b, sum, weight, eps, y, D));
     return GANQ_OK;
 }
 
 static ganq_status cuda_swiglu(ganq_context *ctx, int64_t count, float *gate, const float *up) {
-    GANQ_CUDA_RUN(ctx, ganq__cuda_swiglu(stream_of(ctx), count, gate, up));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_swiglu(ganq__cuda_queue_of(ctx), count, gate, up));
     return GANQ_OK;
 }
 
 static ganq_status cuda_add(ganq_context *ctx, int64_t count, const float *a, const float *b,
                             float *y) {
-    GANQ_CUDA_RUN(ctx, ganq__cuda_add(stream_of(ctx), count, a, b, y));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_add(ganq__cuda_queue_of(ctx), count, a, b, y));
     return GANQ_OK;
 }
 
@@ -67,7 +63,7 @@ static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
         .keys = h->keys,
         .values = h->values,
     };
-    GANQ_CUDA_RUN(ctx, ganq__cuda_heads(stream_of(ctx), &args));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_heads(ganq__cuda_queue_of(ctx), &args));
     return GANQ_OK;
 }
 
@@ -99,7 +95,7 @@ static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
         .out = a->out,
     };
     if (a->M > GANQ__ATTENTION_DECODE) {
-        GANQ_CUDA_RUN(ctx, ganq__cuda_attention_prefill(stream_of(ctx), &args));
+        GANQ_CUDA_RUN(ctx, ganq__cuda_attention_prefill(ganq__cuda_queue_of(ctx), &args));
         return GANQ_OK;
     }
     const int64_t end = a->counter ? limit_of(a->position) : a->position + a->M;
@@ -110,7 +106,7 @@ static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
                                   pieces * (size_t)(a->head_dim + 2) * sizeof(float), &workspace));
     args.extremes = workspace;
     args.partial = args.extremes + 2 * pieces;
-    GANQ_CUDA_RUN(ctx, ganq__cuda_attention_decode(stream_of(ctx), &args));
+    GANQ_CUDA_RUN(ctx, ganq__cuda_attention_decode(ganq__cuda_queue_of(ctx), &args));
     return GANQ_OK;
 }
 

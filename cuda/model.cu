@@ -18,19 +18,21 @@ static __device__ __forceinline__ float load(const __half *x, int64_t i) { retur
 static __device__ __forceinline__ float load(const __nv_bfloat16 *x, int64_t i) { return __bfloat162float(x[i]); }
 
 template <typename T> static __global__ void embed(int64_t D, const int32_t *ids, const T *weight, float *h) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const T *row = weight + (int64_t)ids[blockIdx.x] * D;
     for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
         h[(int64_t)blockIdx.x * D + d] = load(row, d);
 }
 
-cudaError_t ganq__cuda_embed(cudaStream_t stream, int64_t M, int64_t D, const int32_t *ids, const void *weight,
+cudaError_t ganq__cuda_embed(ganq__cuda_queue queue, int64_t M, int64_t D, const int32_t *ids, const void *weight,
                              int32_t dtype, float *h) {
     const dim3 grid((unsigned)M), block(256);
     if (dtype == GANQ_DTYPE_F16)
-        return ganq_launch(embed<__half>, grid, block, 0, stream, D, ids, (const __half *)weight, h);
+        return ganq_start(embed<__half>, grid, block, 0, queue, D, ids, (const __half *)weight, h);
     if (dtype == GANQ_DTYPE_BF16)
-        return ganq_launch(embed<__nv_bfloat16>, grid, block, 0, stream, D, ids, (const __nv_bfloat16 *)weight, h);
-    return ganq_launch(embed<float>, grid, block, 0, stream, D, ids, (const float *)weight, h);
+        return ganq_start(embed<__nv_bfloat16>, grid, block, 0, queue, D, ids, (const __nv_bfloat16 *)weight, h);
+    return ganq_start(embed<float>, grid, block, 0, queue, D, ids, (const float *)weight, h);
 }
 
 // One block per row. The second pass finds its row in L1 or L2. `sum` may be x or added: each element is read before it
@@ -38,6 +40,8 @@ cudaError_t ganq__cuda_embed(cudaStream_t stream, int64_t M, int64_t D, const in
 static __global__ void __launch_bounds__(1024) norm(int64_t D, const float *x, int64_t ldx, const float *added, float *sum,
                                                     const float *weight, float eps, float *y, int64_t ldy) {
     __shared__ float box[32];
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int64_t m = blockIdx.x;
     const float *row = x + m * ldx;
     float squares = 0;
@@ -57,30 +61,34 @@ static __global__ void __launch_bounds__(1024) norm(int64_t D, const float *x, i
         y[m * ldy + d] = row[d] * scale * weight[d];
 }
 
-cudaError_t ganq__cuda_norm(cudaStream_t stream, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
+cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
                             float *sum, const float *weight, float eps, float *y, int64_t ldy) {
     int threads = 32;
     while (threads < 1024 && threads * 4 < D)
         threads *= 2;
-    return ganq_launch(norm, dim3((unsigned)M), dim3((unsigned)threads), 0, stream, D, x, ldx, added, sum, weight, eps, y, ldy);
+    return ganq_start(norm, dim3((unsigned)M), dim3((unsigned)threads), 0, queue, D, x, ldx, added, sum, weight, eps, y, ldy);
 }
 
 static __global__ void swiglu(int64_t count, float *gate, const float *up) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
         gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
-cudaError_t ganq__cuda_swiglu(cudaStream_t stream, int64_t count, float *gate, const float *up) {
-    return ganq_launch(swiglu, dim3(blocks_for(count, 256)), dim3(256), 0, stream, count, gate, up);
+cudaError_t ganq__cuda_swiglu(ganq__cuda_queue queue, int64_t count, float *gate, const float *up) {
+    return ganq_start(swiglu, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, gate, up);
 }
 
 static __global__ void add(int64_t count, const float *a, const float *b, float *y) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
         y[i] = a[i] + b[i];
 }
-cudaError_t ganq__cuda_add(cudaStream_t stream, int64_t count, const float *a, const float *b, float *y) {
-    return ganq_launch(add, dim3(blocks_for(count, 256)), dim3(256), 0, stream, count, a, b, y);
+cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a, const float *b, float *y) {
+    return ganq_start(add, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, a, b, y);
 }
 
 // One warp per head of a token: first the query heads, then the key heads, then the value heads, which are only copied.
@@ -88,6 +96,8 @@ static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args 
     const int lane = (int)threadIdx.x & 31;
     const int head = (int)(blockIdx.x * 4 + (threadIdx.x >> 5)), m = (int)blockIdx.y;
     const int dim = a.dim, half = dim / 2;
+    ganq_allow_next();
+    ganq_wait_for_previous();
     if (head >= a.heads + 2 * a.kv_heads)
         return;
     const int64_t position = (a.counter ? *a.counter : a.position) + m;
@@ -121,7 +131,7 @@ static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args 
         to[d + half] = high * c + low * s;
     }
 }
-cudaError_t ganq__cuda_heads(cudaStream_t stream, const ganq__cuda_heads_args *args) {
+cudaError_t ganq__cuda_heads(ganq__cuda_queue queue, const ganq__cuda_heads_args *args) {
     const int warps = args->heads + 2 * args->kv_heads;
-    return ganq_launch(heads, dim3((unsigned)(warps + 3) / 4, (unsigned)args->M), dim3(128), 0, stream, *args);
+    return ganq_start(heads, dim3((unsigned)(warps + 3) / 4, (unsigned)args->M), dim3(128), 0, queue, *args);
 }

@@ -6,6 +6,8 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#include "queue.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -16,13 +18,13 @@ enum {
     GANQ__ATTENTION_MAX_DIM = 256 /* largest head                                                  */
 };
 
-cudaError_t ganq__cuda_embed(cudaStream_t stream, int64_t M, int64_t D, const int32_t *ids, const void *weight,
+cudaError_t ganq__cuda_embed(ganq__cuda_queue queue, int64_t M, int64_t D, const int32_t *ids, const void *weight,
                              int32_t dtype, float *h);
 /* y = rms_norm(x + added), x + added to sum; added and sum NULL: of x alone. y NULL: the sum alone. */
-cudaError_t ganq__cuda_norm(cudaStream_t stream, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
+cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
                             float *sum, const float *weight, float eps, float *y, int64_t ldy);
-cudaError_t ganq__cuda_swiglu(cudaStream_t stream, int64_t count, float *gate, const float *up);
-cudaError_t ganq__cuda_add(cudaStream_t stream, int64_t count, const float *a, const float *b, float *y);
+cudaError_t ganq__cuda_swiglu(ganq__cuda_queue queue, int64_t count, float *gate, const float *up);
+cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a, const float *b, float *y);
 
 /* As ganq__heads. */
 typedef struct ganq__cuda_heads_args {
@@ -35,7 +37,7 @@ typedef struct ganq__cuda_heads_args {
     const float *k, *v;
     float *keys, *values;
 } ganq__cuda_heads_args;
-cudaError_t ganq__cuda_heads(cudaStream_t stream, const ganq__cuda_heads_args *args);
+cudaError_t ganq__cuda_heads(ganq__cuda_queue queue, const ganq__cuda_heads_args *args);
 
 /* As ganq__attention. */
 typedef struct ganq__cuda_attention_args {
@@ -50,8 +52,8 @@ typedef struct ganq__cuda_attention_args {
     float *partial;  /* [M * heads, chunks, dim]: sums of exp(score - maximum) * value          */
     float *extremes; /* [M * heads, chunks, 2]: maximum, sum of exp(score - maximum)            */
 } ganq__cuda_attention_args;
-cudaError_t ganq__cuda_attention_decode(cudaStream_t stream, const ganq__cuda_attention_args *args);
-cudaError_t ganq__cuda_attention_prefill(cudaStream_t stream, const ganq__cuda_attention_args *args);
+cudaError_t ganq__cuda_attention_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *args);
+cudaError_t ganq__cuda_attention_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *args);
 
 #ifdef __cplusplus
 }

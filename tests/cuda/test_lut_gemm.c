@@ -256,15 +256,36 @@ END_TEST
 START_TEST(test_long_rows) {
     const int bits = _i;
     ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
-    const ganq__lut_plan plan = {GANQ__LUT_MMA, 2, 1, 4, 1};
     ganq_layer *layer = random_layer(bits, 16, 5000, 0, 1, 1);
     const float magnitudes[] = {1, 1e30f, 1e-30f};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 6; i++) { /* converted by the kernel, then by one before it */
+        const ganq__lut_plan plan = {GANQ__LUT_MMA, 2, 1, 4, 1 + i / 3};
         const run_case c = {
-            2, 5000, 16, 0, i ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, GANQ_DTYPE_F32, magnitudes[i]};
+            2, 5000, 16, 0, i % 3 ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, GANQ_DTYPE_F32, magnitudes[i % 3]};
         check(ctx, layer, &plan, &c, 3 * exact);
     }
     ganq_layer_free(layer);
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* More rows than the GPU has room for at once: blocks take some, one after the other, the last ones fewer. */
+START_TEST(test_many_rows) {
+    const int bits = _i;
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+    const int64_t rows = 180;
+    ganq__cuda_of(ctx)->multiprocessors = 2; /* what the GPU has room for is counted with this */
+    for (int i = 0; i < 6; i++) {
+        /* units of a warp: as many as a turn takes, more, fewer, none */
+        const int64_t K = (int64_t[]){1024, 640, 2048, 136, 1600, 72}[i];
+        const ganq__lut_plan plan = {GANQ__LUT_MMA, (int[]){2, 4, 1, 3, 2, 4}[i], 1 + i % 2, i % 3 ? 4 : bits == 4 ? 1 : 4,
+                                     i == 4 ? 2 : 1};
+        const run_case c = {(int64_t[]){1, 5, 2, 8, 9, 3}[i] / (2 - i % 2) + (i == 0), K + 8, rows + 5, 0,
+                            i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+        ganq_layer *layer = random_layer(bits, rows + 5, K, 0, i % 3 == 1, 1);
+        check(ctx, layer, &plan, &c, exact);
+        ganq_layer_free(layer);
+    }
     ganq_context_free(ctx);
 }
 END_TEST
@@ -371,11 +392,11 @@ START_TEST(test_nan) {
     const run_case c = {3, 136, 20, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
     float *x = random_x(&c, 130);
     x[136 + 7] = NAN;
-    for (int variant = GANQ__LUT_SIMT; variant <= GANQ__LUT_MMA; variant++) {
-        const ganq__lut_plan plan = {variant, 4, 1, 4, 1};
+    for (int i = 0; i < 3; i++) {
+        const ganq__lut_plan plan = {i ? GANQ__LUT_MMA : GANQ__LUT_SIMT, 4, 1, 4, 1 + i / 2};
         float *y = run(ctx, layer, &plan, &c, x);
-        for (int i = 0; i < 60; i++)
-            ck_assert_int_eq(isnan(y[i]) != 0, i / 20 == 1);
+        for (int j = 0; j < 60; j++)
+            ck_assert_int_eq(isnan(y[j]) != 0, j / 20 == 1);
         free(y);
     }
     free(x);
@@ -436,6 +457,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_simt, 2, 5);
     tcase_add_loop_test(tests, test_mma, 0, 6);
     tcase_add_loop_test(tests, test_long_rows, 2, 5);
+    tcase_add_loop_test(tests, test_many_rows, 2, 5);
     tcase_add_test(tests, test_fast_and_built_in);
     tcase_add_loop_test(tests, test_tiles, 2, 5);
     tcase_add_test(tests, test_nan);

@@ -109,7 +109,7 @@ START_TEST(test_choice) {
                 for (int64_t N = 1; N < 100000; N *= 7)
                     for (int flags = 0; flags < 4; flags++) {
                         ganq__lut_shape shape = decode_4090;
-                        ganq__lut_plan plans[64];
+                        ganq__lut_plan plans[GANQ__LUT_CANDIDATES];
                         shape.sm = sms[i], shape.bits = bits, shape.N = N,
                         shape.M = shape.columns = columns;
                         shape.K = 64 * N, shape.simt_only = flags & 1,
@@ -118,8 +118,8 @@ START_TEST(test_choice) {
                         ck_assert_msg(ganq__lut_plan_fits(&plan, &shape),
                                       "sm %d, %d bits, %d columns, N %d: variant %d", sms[i], bits,
                                       (int)columns, (int)N, plan.variant);
-                        const int count = ganq__lut_candidates(&shape, plans, 64);
-                        ck_assert(count >= 1 && count <= 64);
+                        const int count = ganq__lut_candidates(&shape, plans, GANQ__LUT_CANDIDATES);
+                        ck_assert(count >= 1 && count < GANQ__LUT_CANDIDATES);
                         ck_assert_mem_eq(&plans[0], &plan, sizeof plan);
                     }
     const ganq__lut_plan plan = ganq__lut_choose(NULL, &decode_4090);
