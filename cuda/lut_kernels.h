@@ -121,16 +121,16 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
     return s;
 }
 /* Most warps of a block of the mma kernel: what its registers leave room for. */
-static inline int32_t ganq__lut_mma_warps(int bits, int columns, int row_tiles) {
+static inline int32_t ganq__lut_mma_warps(int bits, int copies, int columns, int row_tiles) {
     if (row_tiles == 1)
-        return bits == 3 ? 8 : 12;
+        return bits == 3 || copies == 1 ? 8 : 12;
     return columns <= (bits == 3 ? 8 : 16) ? 16 : 8;
 }
 /* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one
  * with two. shared: bytes of a multiprocessor. */
 static inline int32_t ganq__lut_mma_slots(int bits, int columns, const ganq__lut_plan *plan, int32_t bytes,
                                           int32_t shared) {
-    const int32_t warps = (plan->row_tiles == 1 ? 2 : 1) * ganq__lut_mma_warps(bits, columns, plan->row_tiles);
+    const int32_t warps = (plan->row_tiles == 1 ? 2 : 1) * ganq__lut_mma_warps(bits, plan->copies, columns, plan->row_tiles);
     const int32_t by_warps = warps / plan->warps, by_shared = shared / (bytes + 1024);
     const int32_t slots = by_warps < by_shared ? by_warps : by_shared;
     return slots > 1 ? slots : 1;

@@ -45,8 +45,8 @@ namespace lut {
 
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
 // accordingly. ganq__lut_mma_slots has the same numbers.
-static __host__ __device__ constexpr int mma_threads(int bits, int row_tiles, int column_tiles) {
-    return row_tiles == 1 ? (bits == 3 ? 256 : 384) : column_tiles * (bits == 3 ? 2 : 1) <= 2 ? 512 : 256;
+static __host__ __device__ constexpr int mma_threads(int bits, int copies, int row_tiles, int column_tiles) {
+    return row_tiles == 1 ? (bits == 3 || copies == 1 ? 256 : 384) : column_tiles * (bits == 3 ? 2 : 1) <= 2 ? 512 : 256;
 }
 static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
     return row_tiles == 2 ? 1 : 2;
@@ -106,30 +106,36 @@ struct checked {
     static constexpr bool value = true;
 };
 
-// The largest magnitude of a row of X, the same in all threads of the block. box: a float per warp.
-static __device__ __forceinline__ float largest_of_row(const ganq__lut_args &args, int64_t row, float *box) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
-    float most = 0;
-    if (args.x_vectors && args.x_dtype == GANQ_DTYPE_F32) {
-#pragma unroll 4
-        for (int k = 4 * (int)threadIdx.x; k < args.K; k += 4 * (int)blockDim.x) {
-            const float4 v = *(const float4 *)((const float *)args.x + row + k);
-            most = fmaxf(fmaxf(fmaxf(most, fabsf(v.x)), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-        }
-    } else {
-#pragma unroll 4
-        for (int k = (int)threadIdx.x; k < args.K; k += (int)blockDim.x)
-            most = fmaxf(most, fabsf(value_at(args.x, args.x_dtype, row + k)));
-    }
+// The largest of what the block's threads have, the same in all of them. box: a float per warp.
+static __device__ __forceinline__ float largest_of_block(float most, float *box) {
     for (int d = 16; d > 0; d /= 2)
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, d));
     __syncthreads();
-    if (lane == 0)
-        box[warp] = most;
+    if (threadIdx.x % 32 == 0)
+        box[threadIdx.x / 32] = most;
     __syncthreads();
-    for (int w = 0; w < warps; w++)
+    for (int w = 0; w < (int)blockDim.x / 32; w++)
         most = fmaxf(most, box[w]);
     return most;
+}
+static __device__ __forceinline__ float largest_of(float most, float4 v) {
+    return fmaxf(fmaxf(fmaxf(most, fabsf(v.x)), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+}
+
+// Four neighbouring elements of a row of X, times factor, as f16 and, where lower is not NULL, what that lacks.
+static __device__ __forceinline__ void store_parts(float4 v, float factor, __half *upper, __half *lower) {
+    const float values[4] = {v.x * factor, v.y * factor, v.z * factor, v.w * factor};
+    uint32_t high[2], low[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const __half a = __float2half_rn(values[2 * i]), b = __float2half_rn(values[2 * i + 1]);
+        high[i] = __half_as_ushort(a) | (uint32_t)__half_as_ushort(b) << 16;
+        low[i] = __half_as_ushort(__float2half_rn(values[2 * i] - __half2float(a))) |
+                 (uint32_t)__half_as_ushort(__float2half_rn(values[2 * i + 1] - __half2float(b))) << 16;
+    }
+    *(uint2 *)upper = make_uint2(high[0], high[1]);
+    if (lower)
+        *(uint2 *)lower = make_uint2(low[0], low[1]);
 }
 
 // Columns [first, first + count) of K of all columns of X to shared memory, f16, zero from K on; count
@@ -137,51 +143,66 @@ static __device__ __forceinline__ float largest_of_row(const ganq__lut_args &arg
 // twice as many columns as rows; scales gets what a column is to be multiplied with.
 static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int first, int count, float *box,
                                                float *scales, __half *to) {
-    const int ld = args.shared.x_ld, threads = (int)blockDim.x;
+    enum { HELD = 4 };
+    const int ld = args.shared.x_ld, threads = (int)blockDim.x, mine = (int)threadIdx.x;
     if (!args.convert) {
         for (int c = 0; c < args.columns; c++)
 #pragma unroll 4
-            for (int k = 8 * (int)threadIdx.x; k < count; k += 8 * threads)
+            for (int k = 8 * mine; k < count; k += 8 * threads)
                 *(uint4 *)(to + c * ld + k) =
                     first + k < args.K
                         ? *(const uint4 *)((const __half *)args.x + c * args.ldx + first + k)
                         : make_uint4(0, 0, 0, 0);
         return;
     }
+    const bool vectors = args.x_vectors && args.x_dtype == GANQ_DTYPE_F32;
+    const auto load = [&](int64_t row, int k) {
+        if (vectors)
+            return k < args.K ? *(const float4 *)((const float *)args.x + row + k) : make_float4(0, 0, 0, 0);
+        float v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            v[i] = k + i < args.K ? value_at(args.x, args.x_dtype, row + k + i) : 0.0f;
+        return make_float4(v[0], v[1], v[2], v[3]);
+    };
     for (int m = 0; m < args.M; m++) {
         const int64_t row = m * args.ldx;
-        float factor = 1, inverse = 1;
-        if (args.x_dtype != GANQ_DTYPE_F16)
-            scale_of(largest_of_row(args, row, box), &factor, &inverse);
-        if (threadIdx.x == 0)
-            scales[m] = inverse;
         __half *upper = to + m * ld, *lower = args.columns > args.M ? upper + args.M * ld : nullptr;
-        const bool vectors = args.x_vectors && args.x_dtype == GANQ_DTYPE_F32;
+        float factor = 1, inverse = 1, most = 0;
+        float4 held[HELD];
+        const bool short_row = count <= 4 * HELD * threads; // read once
+        if (short_row) {
+#pragma unroll
+            for (int i = 0; i < HELD; i++) {
+                held[i] = load(row, 4 * (mine + i * threads));
+                most = largest_of(most, held[i]);
+            }
+        } else {
 #pragma unroll 4
-        for (int k = 4 * (int)threadIdx.x; k < count; k += 4 * threads) {
-            float v[4] = {0, 0, 0, 0};
-            if (vectors && first + k < args.K) {
-                const float4 loaded = *(const float4 *)((const float *)args.x + row + first + k);
-                v[0] = loaded.x, v[1] = loaded.y, v[2] = loaded.z, v[3] = loaded.w;
-            } else {
+            for (int k = 4 * mine; k < count; k += 4 * threads)
+                most = largest_of(most, load(row, k));
+        }
+        if (args.x_dtype != GANQ_DTYPE_F16)
+            scale_of(largest_of_block(most, box), &factor, &inverse);
+        if (mine == 0)
+            scales[m] = inverse;
+        if (short_row) {
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    v[i] = first + k + i < args.K ? value_at(args.x, args.x_dtype, row + first + k + i) : 0.0f;
+            for (int i = 0; i < HELD; i++) {
+                const int k = 4 * (mine + i * threads);
+                if (k < count)
+                    store_parts(held[i], factor, upper + k, lower ? lower + k : nullptr);
             }
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float value = v[i] * factor;
-                const __half high = __float2half_rn(value);
-                upper[k + i] = high;
-                if (lower)
-                    lower[k + i] = __float2half_rn(value - __half2float(high));
-            }
+        } else {
+#pragma unroll 4
+            for (int k = 4 * mine; k < count; k += 4 * threads)
+                store_parts(load(row, k), factor, upper + k, lower ? lower + k : nullptr);
         }
     }
 }
 
 template <int BITS, int COPIES, int ROW_TILES, int NT>
-static __global__ void __launch_bounds__(mma_threads(BITS, ROW_TILES, NT), mma_blocks(ROW_TILES))
+static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT), mma_blocks(ROW_TILES))
     mma_kernel(const __grid_constant__ ganq__lut_args args) {
     constexpr int UNIT_TILES = BITS == 4 ? 1 : BITS == 3 ? 4 : 2, VECTORS = BITS == 3 ? 3 : 1;
     constexpr int DEPTH = (BITS == 3 ? 2 : 4) / ROW_TILES, UNIT_COLUMNS = 64 * UNIT_TILES, L = 1 << BITS;

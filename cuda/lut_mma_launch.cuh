@@ -11,8 +11,8 @@ namespace lut {
 template <int BITS, int COPIES, int ROW_TILES, int NT>
 static cudaError_t start_mma(ganq__cuda_queue queue, ganq__lut_args &args, const ganq__lut_plan *plan,
                              int64_t slots) {
-    static_assert(mma_threads(BITS, ROW_TILES, NT) % 32 == 0, "whole warps");
-    if (32 * plan->warps > mma_threads(BITS, ROW_TILES, NT))
+    static_assert(mma_threads(BITS, COPIES, ROW_TILES, NT) % 32 == 0, "whole warps");
+    if (32 * plan->warps > mma_threads(BITS, COPIES, ROW_TILES, NT))
         return cudaErrorInvalidConfiguration;
     count_blocks(args, 16 * ROW_TILES);
     args.shared = ganq__lut_mma_layout(BITS, args.most_columns, args.K, plan);

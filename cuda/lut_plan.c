@@ -65,8 +65,8 @@ int32_t ganq__lut_shared_bytes(int32_t sm) {
     return architecture_of(sm)->shared;
 }
 
-static int most_warps(const ganq__lut_shape *shape, int row_tiles) {
-    return ganq__lut_mma_warps(shape->bits, (int)launch_columns(shape), row_tiles);
+static int most_warps(const ganq__lut_shape *shape, int copies, int row_tiles) {
+    return ganq__lut_mma_warps(shape->bits, copies, (int)launch_columns(shape), row_tiles);
 }
 
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
@@ -79,7 +79,7 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
         return !shape->simt_only &&
                (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
                (plan->copies == 4 || (plan->copies == 1 && shape->bits == 4)) &&
-               plan->warps <= most_warps(shape, plan->row_tiles) &&
+               plan->warps <= most_warps(shape, plan->copies, plan->row_tiles) &&
                ganq__lut_mma_layout(shape->bits, (int)launch_columns(shape), shape->K, plan).total <=
                    architecture_of(shape->sm)->shared;
     case GANQ__LUT_TILES:
@@ -129,7 +129,7 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
      * without a block. */
     if (columns > 8 ||
         (columns > FEW_COLUMNS && shape->N >= 32 * (int64_t)shape->multiprocessors)) {
-        const int most = most_warps(shape, 2);
+        const int most = most_warps(shape, copies, 2);
         plan.row_tiles = 2;
         plan.warps = a->wide_warps < most ? a->wide_warps : most;
     }
