@@ -365,8 +365,8 @@ static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int
         r->parts = 1;
         r->needs_columns = 0;
     }
-    if (r->needs_columns && r->plan.variant == GANQ__LUT_MMA && r->plan.splits == 1 &&
-        call->M <= GANQ__LUT_CONVERT_ROWS) {
+    if (r->needs_columns && r->plan.variant == GANQ__LUT_MMA && r->plan.row_tiles == 1 &&
+        r->plan.splits == 1 && call->M <= GANQ__LUT_CONVERT_ROWS) {
         r->converts = 1;
         r->needs_columns = 0;
     }

@@ -18,8 +18,7 @@ extern "C" {
 enum {
     GANQ__LUT_PARTS = 3,        /* layers in one launch */
     GANQ__LUT_MMA_COLUMNS = 32, /* most columns of X in a launch of the tensor-core kernel, */
-    GANQ__LUT_STAGED_COLUMNS = 16, /* up to here they are staged in shared memory,          */
-    GANQ__LUT_CONVERT_ROWS = 4,    /* most rows of X that its blocks convert themselves,    */
+    GANQ__LUT_CONVERT_ROWS = 4, /* most rows of X that its blocks convert themselves,    */
     GANQ__LUT_SIMT_ROWS = 8     /* and most rows of X in one of the other */
 };
 
@@ -42,9 +41,9 @@ typedef struct ganq__lut_part {
 typedef struct ganq__lut_shared {
     int32_t raw;      /* [row tiles][16][L] f16: tables of the next rows                */
     int32_t sums;     /* [warps][rows][columns] f32                                     */
-    int32_t outliers; /* [rows][columns, rounded up to whole tiles] f32                 */
+    int32_t outliers; /* [rows][columns of the kernel's instance: 8, 16 or 32] f32      */
     int32_t scales;   /* [columns] f32, where X is converted                            */
-    int32_t x;        /* [columns][x_ld] f16: the block's part of X, where it is staged  */
+    int32_t x;        /* [columns][x_ld] f16: the block's part of X, with one row tile   */
     int32_t x_ld;     /* elements                                                       */
     int32_t total;
 } ganq__lut_shared;
@@ -108,9 +107,9 @@ GANQ__HD int ganq__pair_table_bytes(int bits, int copies) {
 /* Shared memory of the mma kernel for that many columns. */
 static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64_t K, const ganq__lut_plan *plan) {
     ganq__lut_shared s;
-    const int32_t rows = 16 * plan->row_tiles, wide = (columns + 7) / 8 * 8;
+    const int32_t rows = 16 * plan->row_tiles, wide = columns <= 8 ? 8 : columns <= 16 ? 16 : 32;
     const int64_t units = ganq__lut_units(K, bits), slice = (units + plan->splits - 1) / plan->splits;
-    const int64_t ld = columns <= GANQ__LUT_STAGED_COLUMNS ? slice * ganq__unit_columns(bits) + 32 : 0;
+    const int64_t ld = plan->row_tiles == 1 ? slice * ganq__unit_columns(bits) + 32 : 0;
     s.raw = plan->row_tiles * ganq__pair_table_bytes(bits, plan->copies);
     s.sums = s.raw + rows * 2 * (1 << bits);
     s.outliers = s.sums + (plan->warps * rows * columns * 4 + 15) / 16 * 16;
@@ -124,7 +123,7 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
 static inline int32_t ganq__lut_mma_warps(int bits, int copies, int columns, int row_tiles) {
     if (row_tiles == 1)
         return bits == 3 || copies == 1 ? 8 : 12;
-    return columns <= (bits == 3 ? 8 : 16) ? 16 : 8;
+    return columns <= 8 ? 16 : columns <= 16 ? 12 : 8;
 }
 /* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one
  * with two. shared: bytes of a multiprocessor. */

@@ -2,7 +2,7 @@
 // sums (sm_80 and later).
 //
 // Layout   codes: tile16 (lut_layout.h); tables [N][L] f16; X [columns, K] f16, rows 16-byte aligned,
-//          K % 8 == 0; or (`convert`, at most 8 columns) rows of X of any type
+//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type
 //
 // Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~ at a time, as many
 //          times as it takes: rows b, b + blocks of the grid, ... Its warps share the part of K, in one
@@ -23,9 +23,10 @@
 //          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
 //          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
 //
-// X        up to 16 columns: the block's part of X lies in shared memory, as f16 columns, 64 bytes beside
-//          a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks. With more it
-//          is read from L2 for every pair of row tiles: M x 2 bytes per column, beside 16 of codes at 4 bits.
+// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns, 64
+//          bytes beside a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks.
+//          Two row tiles: it is read through the first-level cache, which keeps some or all of it from rows
+//          to rows. Lanes of columns that are not there read nothing: they have zeros.
 //
 // Bytes    DEPTH units (64 to 96 bytes per lane) are multiplied while the next DEPTH are on their way
 //
@@ -46,7 +47,7 @@ namespace lut {
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
 // accordingly. ganq__lut_mma_slots has the same numbers.
 static __host__ __device__ constexpr int mma_threads(int bits, int copies, int row_tiles, int column_tiles) {
-    return row_tiles == 1 ? (bits == 3 || copies == 1 ? 256 : 384) : column_tiles * (bits == 3 ? 2 : 1) <= 2 ? 512 : 256;
+    return row_tiles == 1 ? (bits == 3 || copies == 1 ? 256 : 384) : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
 }
 static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
     return row_tiles == 2 ? 1 : 2;
@@ -207,8 +208,8 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
     constexpr int UNIT_TILES = BITS == 4 ? 1 : BITS == 3 ? 4 : 2, VECTORS = BITS == 3 ? 3 : 1;
     constexpr int DEPTH = (BITS == 3 ? 2 : 4) / ROW_TILES, UNIT_COLUMNS = 64 * UNIT_TILES, L = 1 << BITS;
     constexpr int ROWS = 16 * ROW_TILES, TABLE = ganq__pair_table_bytes(BITS, COPIES);
-    constexpr bool STAGED = 8 * NT <= GANQ__LUT_STAGED_COLUMNS;
-    constexpr bool AHEAD = STAGED; // X of the next tile is asked for before this tile is multiplied
+    constexpr bool STAGED = ROW_TILES == 1;
+    constexpr bool AHEAD = NT <= 2; // X of the next tile is asked for before this tile is multiplied
     GANQ_DYNAMIC_SHARED(unsigned char, shared);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
     const int units = (args.K + UNIT_COLUMNS - 1) / UNIT_COLUMNS, width = args.columns;
@@ -261,8 +262,7 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
         stage_x(args, slice * UNIT_COLUMNS, slice_columns, all, scales, (__half *)(shared + args.shared.x));
     __syncthreads();
 
-    // A lane's share of X: column lane / 4 of 8, 8 elements from 8 (lane % 4) on in each half of a
-    // tile. Columns beyond the last repeat it: what comes out for them is not stored.
+    // A lane's share of X: column lane / 4 of 8, 8 elements from 8 (lane % 4) on in each half of a tile.
     const auto column_of = [&](int n) { return min(8 * n + lane / 4, width - 1); };
     const int x_begin = (first_unit - (STAGED ? slice : 0)) * UNIT_COLUMNS; // in the slice, or in K
     int x_row[NT];
@@ -276,14 +276,16 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
     const auto load_x = [&](auto check, int at, uint4(&to)[NT]) {
 #pragma unroll
         for (int n = 0; n < NT; n++)
-            if (STAGED)
-                to[n] = *(const uint4 *)(shared + x_row[n] + 2 * at);
-            else if (!decltype(check)::value || at + lane % 4 * 8 < args.K)
-                to[n] = *(const uint4 *)(x_global[n] + at);
-            else
-                to[n] = make_uint4(0, 0, 0, 0);
+            if (8 * n + lane / 4 < width) {
+                if (STAGED)
+                    to[n] = *(const uint4 *)(shared + x_row[n] + 2 * at);
+                else if (!decltype(check)::value || at + lane % 4 * 8 < args.K)
+                    to[n] = *(const uint4 *)(x_global[n] + at);
+                else
+                    to[n] = make_uint4(0, 0, 0, 0);
+            }
     };
-    uint4 xs[2][2][NT]; // [tile, even and odd][half]
+    uint4 xs[2][2][NT] = {}; // [tile, even and odd][half]
     if (AHEAD && count > 0) {
         load_x(checked(), x_begin, xs[0][0]);
         load_x(checked(), x_begin + 32, xs[0][1]);

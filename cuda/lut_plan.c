@@ -35,7 +35,7 @@ static const architecture ARCHITECTURES[] = {
 enum {
     FEW_COLUMNS = 4, /* up to here one row tile per block: reading X costs less than fewer blocks */
     TILE_COLUMNS = 64, /* from more columns than this on W~ is written out for cuBLASLt */
-    MOST_SPLITS = 16
+    MOST_SPLITS = 8
 };
 /* A second kernel for the sum over splits; one block of 8 warps with 64 bytes per lane on the way
  * at 0.8 us. */
@@ -134,12 +134,10 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
         plan.warps = a->wide_warps < most ? a->wide_warps : most;
     }
     plan.splits = model_splits(a, shape, &plan);
-    while (!ganq__lut_plan_fits(&plan, shape) && plan.splits < MOST_SPLITS)
-        plan.splits *= 2;
+    if (!ganq__lut_plan_fits(&plan, shape)) /* X does not fit beside the tables, or too many warps' sums */
+        plan.row_tiles = 2;
     while (!ganq__lut_plan_fits(&plan, shape) && plan.warps > 1)
         plan.warps /= 2;
-    if (!ganq__lut_plan_fits(&plan, shape)) /* rows so long that 16 parts of X do not fit */
-        plan = (ganq__lut_plan){GANQ__LUT_SIMT, 8, 1, copies, 1};
     return plan;
 }
 
@@ -170,17 +168,13 @@ static int add_candidate(const ganq__lut_shape *shape, const ganq__lut_plan *pla
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room) {
     const ganq__lut_plan first = built_in(shape);
     int count = add_candidate(shape, &first, out, 0, room);
-    static const int32_t warps[2][3] = {{4, 8, 12}, {4, 8, 16}}; /* by row tiles */
+    static const int32_t warps[2][4] = {{4, 6, 8, 12}, {4, 8, 12, 16}}; /* by row tiles */
     for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
-        for (int w = 0; w < 3; w++)
+        for (int w = 0; w < 4; w++)
             for (int32_t copies = 1; copies <= 4; copies += 3) {
-                /* the fewest splits with which it fits, and twice as many */
                 ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies, 1};
-                while (mma.splits < MOST_SPLITS && !ganq__lut_plan_fits(&mma, shape))
-                    mma.splits *= 2;
-                count = add_candidate(shape, &mma, out, count, room);
-                mma.splits *= 2;
-                count = add_candidate(shape, &mma, out, count, room);
+                for (; mma.splits <= 2; mma.splits++)
+                    count = add_candidate(shape, &mma, out, count, room);
             }
     for (int32_t splits = 1; splits <= 4 && shape->M <= GANQ__LUT_SIMT_ROWS; splits *= 2) {
         const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits};

@@ -25,7 +25,7 @@ typedef struct ganq__lut_plan {
     int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB */
     int32_t
         copies; /* of a 4-bit pair table: 4, no bank conflicts, 64 KB per row tile; or 1, 16 KB */
-    int32_t splits; /* of K over blocks, 1..16; more than 1 takes a second kernel           */
+    int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel           */
 } ganq__lut_plan;
 
 /* What decides. */

@@ -233,6 +233,11 @@ START_TEST(test_order_shows_races) {
 END_TEST
 
 static __global__ void write_at(int *out, long i) { out[i] = 1; }
+static __global__ void write_shared(int *out, long i) {
+    GANQ_DYNAMIC_SHARED(int, shared);
+    shared[i] = 1;
+    out[0] = shared[0];
+}
 static __global__ void lane_missing(int *out) {
     if (threadIdx.x != 31)
         out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
@@ -257,7 +262,10 @@ static int dies(int fault) {
         case 8: {
             static int host[64];
             ganq_launch(write_at, dim3(1), dim3(1), 0, nullptr, host, 1L);
+            break;
         }
+        case 9: ganq_launch(write_shared, dim3(1), dim3(1), 400, nullptr, d, 100L); break; // into the slack
+        case 10: ganq_launch(write_shared, dim3(1), dim3(1), 400, nullptr, d, 128L); break;
         }
         cudaDeviceSynchronize();
         cudaFree(d);
@@ -301,7 +309,7 @@ int main(void) {
     tcase_add_test(tc, test_mma);
     tcase_add_test(tc, test_streams_and_graphs);
     tcase_add_test(tc, test_order_shows_races);
-    tcase_add_loop_test(tc, test_faults, 0, 9);
+    tcase_add_loop_test(tc, test_faults, 0, 11);
     tcase_add_test(tc, test_limits);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -4,7 +4,7 @@
  *
  *   bench_lut [all|once] [NxK ...]     default 28672x8192 and 4096x4096
  *
- * all: not the chosen plan alone, but every plan worth measuring. once: no times; the chosen plan of 1, 8 and 16
+ * all: not the chosen plan alone, but every plan worth measuring, at 4 and 3 bits. once: no times; the chosen plan of 1, 8 and 16
  * tokens runs twice, outside a graph, for a profiler to look at. */
 #include <jansson.h>
 #include <stdio.h>
@@ -264,7 +264,7 @@ static void bench_bits(ganq_context *ctx, const shape *s, int bits, double bandw
     j.call.y[0] = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->N) * 4);
     for (int type = 0; type < 2; type++)
         for (int t = 0; t < TOKENS; t++)
-            if (which != ONCE || tokens[t] == 1 || tokens[t] == 8 || (tokens[t] == 16 && type == 0))
+            if (which == CHOSEN || (which == ALL && (type == 0 || tokens[t] <= 8)) || tokens[t] == 1 || tokens[t] == 8 || (tokens[t] == 16 && type == 0))
                 bench_tokens(&j, s, bits, type, t, bandwidth, which, rows);
     for (int i = 0; i < j.copies; i++)
         ganq__lut_ops_cuda.unplace(ctx, j.copy[i]);
@@ -305,7 +305,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) {
         if (which != ONCE)
             bench_f16(ctx, &shapes[i]);
-        for (int bits = 4; bits >= 2; bits--)
+        for (int bits = 4; bits >= (which == ALL ? 3 : 2); bits--)
             bench_bits(ctx, &shapes[i], bits, bandwidth, which, rows);
     }
     (void)cudaDriverGetVersion(&driver);

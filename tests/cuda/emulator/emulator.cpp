@@ -41,7 +41,7 @@ namespace {
 
 // ---------------------------------------------------------------- fibers
 
-constexpr size_t STACK = 128 * 1024, GUARD = 4096;
+constexpr size_t STACK = 128 * 1024, GUARD = 4096, SHARED = 256 * 1024;
 constexpr unsigned MAX_THREADS = 1024;
 
 #if defined(__x86_64__)
@@ -110,7 +110,7 @@ struct {
     std::vector<fiber *> at_barrier;
     int barrier_count, barrier_result;
     warp_state warps[MAX_THREADS / 32];
-    std::vector<char> shared_storage;
+    char *shared_end = nullptr; // of what blocks may have; behind it lies a page that nobody may touch
     char *shared = nullptr;
     size_t shared_bytes = 0;
     int order = 0;
@@ -238,11 +238,16 @@ void run_block() {
     run.at_barrier.clear();
     run.barrier_count = 0;
     memset(run.warps, 0, sizeof run.warps);
-    memset(run.shared, 0xff, run.shared_bytes);
+    memset(run.shared, 0xff, (size_t)(run.shared_end - run.shared));
     run.current = &run.main;
     fiber *first = fresh_fiber();
     first->thread = take_thread();
     switch_to(first);
+    // between the block's bytes and the page, up to a multiple of 128
+    for (const char *p = run.shared + run.shared_bytes; p < run.shared_end; p++)
+        if (*p != (char)0xff)
+            emulator::stop("a block wrote %d bytes beyond its shared memory",
+                           (int)(p - run.shared - (ptrdiff_t)run.shared_bytes) + 1);
 }
 
 } // namespace
@@ -401,6 +406,12 @@ void start() {
         machine.memory = (size_t)atoll(text);
     if ((text = getenv("GANQ_EMULATOR_ORDER")))
         run.order = atoi(text);
+    char *shared = (char *)mmap(nullptr, SHARED + GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (shared == MAP_FAILED || mprotect(shared, SHARED, PROT_READ | PROT_WRITE) != 0) {
+        fprintf(stderr, "emulator: no memory for a block\n");
+        _exit(70);
+    }
+    run.shared_end = shared + SHARED;
     region = (char *)mmap(nullptr, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (region == MAP_FAILED) {
         fprintf(stderr, "emulator: no addresses for device memory\n");
@@ -633,8 +644,7 @@ cudaError_t launch(const char *name, const void *, dim3 grid, dim3 block, size_t
         run.body = &body;
         run.threads = threads;
         run.shared_bytes = shared;
-        run.shared_storage.resize(shared + 128);
-        run.shared = (char *)(((uintptr_t)run.shared_storage.data() + 127) / 128 * 128);
+        run.shared = run.shared_end - (shared + 127) / 128 * 128;
         gridDim = grid;
         blockDim = block;
         const uint64_t count = (uint64_t)grid.x * grid.y * grid.z;
