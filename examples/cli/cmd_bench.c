@@ -42,14 +42,15 @@ static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random
                                 int64_t rows, ganq_hessian **out) {
     ganq_status status = ganq_hessian_create(ctx, K, out);
     for (int64_t done = 0; done < 4 * K && status == GANQ_OK; done += rows) {
-        for (int64_t m = 0; m < rows; m++) {
+        const int64_t count = 4 * K - done < rows ? 4 * K - done : rows;
+        for (int64_t m = 0; m < count; m++) {
             double value = 0;
             for (int64_t k = 0; k < K; k++) {
                 value = 0.9 * value + 0.436 * cli_random_normal(random);
                 x[m * K + k] = (float)(value * (k % 61 == 0 ? 8.0 : 1.0));
             }
         }
-        ganq_matrix matrix = GANQ_MATRIX(GANQ_DTYPE_F32, rows, K, x);
+        ganq_matrix matrix = GANQ_MATRIX(GANQ_DTYPE_F32, count, K, x);
         status = ganq_hessian_add(ctx, *out, &matrix);
     }
     return status;
@@ -80,7 +81,7 @@ static int bench_quantize(int argc, char **argv) {
     code = cli_context_create(&common, &ctx);
     if (code != CLI_OK)
         return code;
-    enum { ROWS = 64 };
+    enum { ROWS = 2048 }; /* every addition goes through all of H, on a GPU over the bus and back */
     ganq_hessian *hessian = NULL;
     ganq_layer *layer = NULL;
     cli_random random = {7};

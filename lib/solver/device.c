@@ -145,9 +145,15 @@ void ganq__device_settle(ganq__problem *problem, ganq__batch *batch, const ganq_
     ganq__free(described);
 }
 
+static void to_float(void *user, int64_t i, int worker) {
+    const ganq__batch *batch = user;
+    (void)worker;
+    for (int64_t k = i * batch->ld; k < (i + 1) * batch->ld; k++)
+        batch->e[k] = (float)batch->exact[k];
+}
+
 void ganq__device_energy(ganq__problem *problem, ganq__batch *batch, int64_t count) {
-    for (int64_t i = 0; i < count * batch->ld; i++)
-        batch->e[i] = (float)batch->exact[i];
+    ganq__parallel_for(problem->ctx->pool, count, to_float, batch);
     note(problem, problem->ctx->solver_device->energy(problem->ctx, problem->device, count,
                                                       batch->e, batch->energy));
 }

@@ -110,7 +110,53 @@ free_all:
     return status;
 }
 
+/* The same in float32. The diagonal block serially; upper gets its transposed factor. */
+static int factor_block_f32(float *a, int64_t lda, int64_t width, float *upper) {
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t d = c; d < width; d++)
+            upper[c * BLOCK + d] = a[d * lda + c];
+    for (int64_t c = 0; c < width; c++) {
+        float *row = upper + c * BLOCK;
+        if (!(row[c] > 0) || !isfinite(row[c]))
+            return 1;
+        const float root = sqrtf(row[c]);
+        for (int64_t d = c + 1; d < width; d++)
+            row[d] /= root;
+        row[c] = root;
+        for (int64_t i = c + 1; i < width; i++)
+            for (int64_t d = i; d < width; d++)
+                upper[i * BLOCK + d] -= row[i] * row[d];
+    }
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t d = c; d < width; d++)
+            a[d * lda + c] = upper[c * BLOCK + d];
+    return 0;
+}
+
+typedef struct block_column_f32 {
+    float *a, *upper;
+    int64_t n, begin, width;
+} block_column_f32;
+
+static void solve_rows_f32(void *user, int64_t item, int worker) {
+    const block_column_f32 *b = user;
+    (void)worker;
+    const int64_t from = b->begin + b->width + ROWS * item;
+    const int64_t to = from + ROWS < b->n ? from + ROWS : b->n;
+    for (int64_t i = from; i < to; i++) {
+        float *x = b->a + i * b->n + b->begin;
+        for (int64_t c = 0; c < b->width; c++) {
+            const float *row = b->upper + c * BLOCK;
+            const float value = x[c] / row[c];
+            x[c] = value;
+            for (int64_t d = c + 1; d < b->width; d++)
+                x[d] -= value * row[d];
+        }
+    }
+}
+
 ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite) {
+    float upper[BLOCK * BLOCK];
     *definite = 1;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         GANQ_TRY(ganq__progress_tick(ctx, 0));
@@ -118,22 +164,12 @@ ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *defi
         if (begin > 0)
             GANQ_TRY(ctx->host_dense->gemm(ctx, n - begin, width, begin, -1, a + begin * n, n,
                                       a + begin * n, n, 1, 1, a + begin * n + begin, n));
-        for (int64_t c = begin; c < begin + width; c++) {
-            const float pivot = a[c * n + c];
-            if (!(pivot > 0) || !isfinite(pivot)) {
-                *definite = 0;
-                return GANQ_OK;
-            }
-            const float root = sqrtf(pivot);
-            a[c * n + c] = root;
-            for (int64_t i = c + 1; i < n; i++) {
-                float *row = a + i * n;
-                row[c] /= root;
-                const int64_t last = i < begin + width ? i + 1 : begin + width;
-                for (int64_t d = c + 1; d < last; d++)
-                    row[d] -= row[c] * a[d * n + c];
-            }
+        block_column_f32 b = {a, upper, n, begin, width};
+        if (factor_block_f32(a + begin * n + begin, n, width, upper) != 0) {
+            *definite = 0;
+            return GANQ_OK;
         }
+        ganq__parallel_for(ctx->pool, (n - begin - width + ROWS - 1) / ROWS, solve_rows_f32, &b);
     }
     return GANQ_OK;
 }

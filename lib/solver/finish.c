@@ -50,33 +50,80 @@ static void residuals(const ganq__result *result, int64_t n, double *e) {
     }
 }
 
-/* Coordinate descent with the rounded table. */
-static void settle_rows(ganq__result *result, ganq__batch *batch, int64_t first, int64_t rows,
-                        int worker) {
-    ganq__problem *problem = result->problem;
-    const int64_t ld = problem->ld;
-    const int levels = problem->levels;
+/* A tile of rows on its way through this file. Its loops over rows run on all threads where a
+ * device takes the tiles one after the other; inside a parallel loop over tiles they are serial. */
+typedef struct finished_tile {
+    ganq__result *result;
+    ganq__batch *batch;
+    int64_t first;
     ganq__frame frames[GANQ__DEVICE_BATCH];
-    for (int64_t i = 0; i < rows; i++) {
-        double values[GANQ__LEVELS];
-        const float *lut = result->lut + (first + i) * levels;
-        frames[i] = ganq__row_frame(problem, first + i);
-        ganq__row_values(problem, first + i, &frames[i], problem->columns, batch->w + i * ld);
-        for (int s = 0; s < levels; s++)
-            values[s] = lut[s] * frames[i].scale;
-        ganq__table_set(&batch->tables[i], levels, values, NULL);
-        for (int64_t k = 0; k < problem->live; k++)
-            batch->codes[i * ld + k] =
-                result->codes[(first + i) * problem->K + problem->columns[k]];
-    }
+    float luts[GANQ__DEVICE_BATCH][GANQ__LEVELS]; /* round-to-nearest's */
+} finished_tile;
+
+static void for_rows(finished_tile *t, int64_t rows, ganq__item_fn fn) {
+    ganq__parallel_for(t->result->problem->ctx->pool, rows, fn, t);
+}
+
+/* Rounds the table of row i. */
+static void round_table(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    const int levels = t->result->problem->levels;
+    float *lut = t->result->lut + (t->first + i) * levels;
+    (void)worker;
+    for (int s = 0; s < levels; s++)
+        lut[s] = stored(lut[s], t->result->lut_dtype);
+}
+
+/* Row i into the batch, for coordinate descent with the rounded table. */
+static void load_row(void *user, int64_t i, int worker) {
+    finished_tile *t = user;
+    const ganq__problem *problem = t->result->problem;
+    const int64_t n = t->first + i, ld = problem->ld;
+    const float *lut = t->result->lut + n * problem->levels;
+    double values[GANQ__LEVELS];
+    (void)worker;
+    t->frames[i] = ganq__row_frame(problem, n);
+    ganq__row_values(problem, n, &t->frames[i], problem->columns, t->batch->w + i * ld);
+    for (int s = 0; s < problem->levels; s++)
+        values[s] = lut[s] * t->frames[i].scale;
+    ganq__table_set(&t->batch->tables[i], problem->levels, values, NULL);
+    for (int64_t k = 0; k < problem->live; k++)
+        t->batch->codes[i * ld + k] = t->result->codes[n * problem->K + problem->columns[k]];
+}
+
+static void store_codes(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    const ganq__problem *problem = t->result->problem;
+    uint8_t *codes = t->result->codes + (t->first + i) * problem->K;
+    (void)worker;
+    for (int64_t k = 0; k < problem->live; k++)
+        codes[problem->columns[k]] = t->batch->codes[i * problem->ld + k];
+}
+
+/* Coordinate descent with the rounded table. */
+static void settle_rows(finished_tile *t, int64_t rows, int worker) {
+    ganq__problem *problem = t->result->problem;
+    for_rows(t, rows, load_row);
     if (problem->device)
-        ganq__device_settle(problem, batch, frames, first, rows, 8);
+        ganq__device_settle(problem, t->batch, t->frames, t->first, rows, 8);
     else
-        ganq__settle(problem, batch, rows, 8, worker);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < problem->live; k++)
-            result->codes[(first + i) * problem->K + problem->columns[k]] =
-                batch->codes[i * ld + k];
+        ganq__settle(problem, t->batch, rows, 8, worker);
+    for_rows(t, rows, store_codes);
+}
+
+static void load_residuals(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    (void)worker;
+    residuals(t->result, t->first + i, t->batch->exact + i * t->batch->ld);
+}
+
+static void load_weights(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    const ganq__problem *problem = t->result->problem;
+    const float *w = problem->w + (t->first + i) * problem->K;
+    (void)worker;
+    for (int64_t k = 0; k < problem->live; k++)
+        t->batch->exact[i * t->batch->ld + k] = w[problem->columns[k]];
 }
 
 /* Whether round-to-nearest, with the residuals in batch->exact, may serve one of the rows better
@@ -108,34 +155,40 @@ static int rtn_may_win(const ganq__result *result, ganq__batch *batch, int64_t f
     return 0;
 }
 
+/* Round-to-nearest's table of row i, and its residuals. */
+static void round_row(void *user, int64_t i, int worker) {
+    finished_tile *t = user;
+    const ganq__problem *problem = t->result->problem;
+    const int levels = problem->levels;
+    const float *w = problem->w + (t->first + i) * problem->K;
+    float *lut = t->luts[i];
+    (void)worker;
+    ganq__uniform_table(levels, problem->K, w, lut);
+    for (int s = 0; s < levels; s++)
+        lut[s] = stored(lut[s], t->result->lut_dtype);
+    for (int64_t k = 0; k < problem->live; k++) {
+        const float x = w[problem->columns[k]];
+        t->batch->exact[i * t->batch->ld + k] =
+            (double)x - (double)lut[nearest_entry(lut, levels, x)];
+    }
+}
+
 /* Puts round-to-nearest in place of rows that it serves better. */
-static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t first,
-                             int64_t rows) {
+static void compare_with_rtn(finished_tile *t, int64_t rows) {
+    ganq__result *result = t->result;
     ganq__problem *problem = result->problem;
     const int levels = problem->levels;
-    const int64_t K = problem->K;
-    float luts[GANQ__DEVICE_BATCH][GANQ__LEVELS];
-    for (int64_t i = 0; i < rows; i++) {
-        const float *w = problem->w + (first + i) * K;
-        ganq__uniform_table(levels, K, w, luts[i]);
-        for (int s = 0; s < levels; s++)
-            luts[i][s] = stored(luts[i][s], result->lut_dtype);
-        for (int64_t k = 0; k < problem->live; k++) {
-            const float x = w[problem->columns[k]];
-            batch->exact[i * batch->ld + k] =
-                (double)x - (double)luts[i][nearest_entry(luts[i], levels, x)];
-        }
-    }
-    if (!problem->diagonal && !problem->device && !rtn_may_win(result, batch, first, rows))
+    for_rows(t, rows, round_row);
+    if (!problem->diagonal && !problem->device && !rtn_may_win(result, t->batch, t->first, rows))
         return;
-    ganq__measure(problem, batch, rows);
+    ganq__measure(problem, t->batch, rows);
     for (int64_t i = 0; i < rows; i++) {
-        const int64_t n = first + i;
-        if (!(batch->energy[i] < result->errors[n]))
+        const int64_t n = t->first + i;
+        if (!(t->batch->energy[i] < result->errors[n]))
             continue;
-        memcpy(result->lut + n * levels, luts[i], (size_t)levels * sizeof(float));
-        ganq__nearest_codes(problem, n, luts[i], result->codes + n * K);
-        result->errors[n] = batch->energy[i];
+        memcpy(result->lut + n * levels, t->luts[i], (size_t)levels * sizeof(float));
+        ganq__nearest_codes(problem, n, t->luts[i], result->codes + n * problem->K);
+        result->errors[n] = t->batch->energy[i];
     }
 }
 
@@ -144,28 +197,21 @@ static void compare_with_rtn(ganq__result *result, ganq__batch *batch, int64_t f
 static void finish_tile(void *user, int64_t item, int worker) {
     ganq__result *result = user;
     ganq__problem *problem = result->problem;
-    const int64_t K = problem->K, ld = problem->ld;
-    const int64_t most = result->batches[worker].capacity, first = item * most;
-    const int64_t rows = problem->N - first < most ? problem->N - first : most;
-    const int levels = problem->levels;
     ganq__batch *batch = &result->batches[worker];
+    const int64_t most = batch->capacity, first = item * most;
+    const int64_t rows = problem->N - first < most ? problem->N - first : most;
+    finished_tile tile = {.result = result, .batch = batch, .first = first};
     if (ganq__problem_pause(problem, worker))
         return;
-    for (int64_t i = 0; i < rows * levels; i++)
-        result->lut[first * levels + i] =
-            stored(result->lut[first * levels + i], result->lut_dtype);
-    const int ours = result->plan->rounds > 0;
+    for_rows(&tile, rows, round_table);
     if (result->plan->settles && !problem->diagonal)
-        settle_rows(result, batch, first, rows, worker);
-    for (int64_t i = 0; i < rows; i++)
-        residuals(result, first + i, batch->exact + i * ld);
+        settle_rows(&tile, rows, worker);
+    for_rows(&tile, rows, load_residuals);
     ganq__measure(problem, batch, rows);
     memcpy(result->errors + first, batch->energy, (size_t)rows * sizeof(double));
-    if (ours)
-        compare_with_rtn(result, batch, first, rows);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < problem->live; k++)
-            batch->exact[i * ld + k] = problem->w[(first + i) * K + problem->columns[k]];
+    if (result->plan->rounds > 0)
+        compare_with_rtn(&tile, rows);
+    for_rows(&tile, rows, load_weights);
     ganq__measure(problem, batch, rows);
     memcpy(result->norms + first, batch->energy, (size_t)rows * sizeof(double));
     atomic_fetch_add(&problem->tiles_done, 1);

@@ -121,6 +121,8 @@ int ganq__problem_pause(ganq__problem *problem, int worker);
 /* values, weights [count]; table ascending, [levels]. scratch [4 count]. */
 void ganq__start_table(const ganq__start *start, int levels, int64_t count, const float *values,
                        const double *weights, double *scratch, double *table);
+/* sorted [count] = values, ascending. scratch [count]. */
+void ganq__sort(int64_t count, const float *values, double *scratch, double *sorted);
 /* numpy.quantile: linear interpolation in sorted values. */
 double ganq__quantile(const double *sorted, int64_t count, double q);
 
@@ -288,6 +290,9 @@ int64_t ganq__tile_rows(int64_t K);
  * the work of each. */
 ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
                             double from, double to);
+/* The same for tiles that no device takes part in: always in parallel. */
+ganq_status ganq__run_host_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
+                                 double from, double to);
 /* A worker ran out of memory: all stop. */
 void ganq__tile_failed(ganq__problem *problem);
 /* What is random for a row comes from its values: neither its place nor its neighbors matter. */

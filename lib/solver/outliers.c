@@ -29,14 +29,12 @@ static int compare_ranked(const void *a, const void *b) {
         return x->score > y->score ? -1 : 1;
     return x->column < y->column ? -1 : 1;
 }
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, double *scratch,
                         uint8_t *codes) {
     ranked *columns = (ranked *)scratch;
+    if (marks == 0)
+        return;
     for (int64_t k = 0; k < count; k++)
         columns[k] = (ranked){scores[k], k};
     qsort(columns, (size_t)count, sizeof *columns, compare_ranked);
@@ -47,9 +45,9 @@ void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, doub
 void ganq__mark_extremes(int64_t count, const float *x, const double *weights, double power,
                          int64_t marks, double *scratch, uint8_t *codes) {
     double *scores = scratch + 2 * count;
-    for (int64_t k = 0; k < count; k++)
-        scores[k] = x[k];
-    qsort(scores, (size_t)count, sizeof *scores, compare_doubles);
+    if (marks == 0)
+        return;
+    ganq__sort(count, x, scratch, scores);
     const double median = ganq__quantile(scores, count, .5);
     for (int64_t k = 0; k < count; k++)
         scores[k] = fabs((double)x[k] - median) * (weights ? pow(weights[k], power) : 1);

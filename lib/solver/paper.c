@@ -5,15 +5,9 @@
  * layer. So this recipe's rows depend on each other in one thing, which iterate is taken. Columns
  * keep their order. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
-
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 typedef struct paper_state {
     ganq__result *result;
@@ -28,11 +22,9 @@ typedef struct paper_state {
 } paper_state;
 
 /* Median and IQR of count values; the values are replaced by what they are in that frame. scratch
- * [count]. */
+ * [2 count]. */
 static ganq__frame normalise(int64_t count, float *values, double *scratch) {
-    for (int64_t k = 0; k < count; k++)
-        scratch[k] = values[k];
-    qsort(scratch, (size_t)count, sizeof *scratch, compare_doubles);
+    ganq__sort(count, values, scratch + count, scratch);
     const double iqr =
         ganq__quantile(scratch, count, .75) - ganq__quantile(scratch, count, .25) + 1e-8;
     const ganq__frame frame = {ganq__quantile(scratch, count, .5), 1 / iqr};
@@ -122,16 +114,16 @@ static double layer_error(const paper_state *state, int slot) {
     return sum;
 }
 
-static void store_rows(const paper_state *state) {
+static void store_row(void *user, int64_t n, int worker) {
+    const paper_state *state = user;
     ganq__result *result = state->result;
     const ganq__problem *problem = result->problem;
-    for (int64_t n = 0; n < problem->N; n++) {
-        uint8_t *codes = result->codes + n * problem->K;
-        ganq__store_table(result, n, &state->found[n], &state->frames[n]);
-        ganq__dead_codes(problem, n, result->lut + n * problem->levels, codes);
-        for (int64_t k = 0; k < problem->live; k++)
-            codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
-    }
+    uint8_t *codes = result->codes + n * problem->K;
+    (void)worker;
+    ganq__store_table(result, n, &state->found[n], &state->frames[n]);
+    ganq__dead_codes(problem, n, result->lut + n * problem->levels, codes);
+    for (int64_t k = 0; k < problem->live; k++)
+        codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
 }
 
 ganq_status ganq__solve_paper(ganq__result *result) {
@@ -145,8 +137,8 @@ ganq_status ganq__solve_paper(ganq__result *result) {
     GANQ_ALLOC_GOTO(free_all, state.found, (size_t)N);
     GANQ_CALLOC_GOTO(free_all, state.codes, (size_t)(N * problem->ld));
     GANQ_CALLOC_GOTO(free_all, state.traces, (size_t)(N * result->slots));
-    GANQ_TRY_GOTO(free_all, ganq__run_tiles(result, (N + per_tile - 1) / per_tile, start_rows,
-                                            &state, 0.05, 0.1));
+    GANQ_TRY_GOTO(free_all, ganq__run_host_tiles(result, (N + per_tile - 1) / per_tile,
+                                                 start_rows, &state, 0.05, 0.1));
     const int64_t rows = result->batches[0].capacity;
     const int64_t workers = problem->device ? 1 : ganq__pool_threads(problem->ctx->pool);
     GANQ_ALLOC_GOTO(free_all, state.trials, (size_t)(workers * rows));
@@ -161,7 +153,7 @@ ganq_status ganq__solve_paper(ganq__result *result) {
         const double error = layer_error(&state, ganq__slot_assign(state.iteration) + 1);
         if (error < best || state.iteration == 0) {
             best = error;
-            store_rows(&state);
+            ganq__parallel_for(problem->ctx->pool, N, store_row, &state);
         }
     }
 free_all:

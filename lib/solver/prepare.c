@@ -14,8 +14,28 @@ static double entry(const float *h, int64_t K, double inverse_scale, int64_t i, 
     return 0.5 * inverse_scale * ((double)h[i * K + j] + (double)h[j * K + i]);
 }
 
-static ganq_status check_hessian(int64_t K, const float *h) {
-    for (int64_t i = 0; i < K; i++) {
+typedef struct row_check {
+    int64_t K;
+    const float *h;
+    atomic_int bad;
+} row_check;
+
+/* Whether a row is wrong; `bad` then sends the caller to look for what and where. */
+static void check_row(void *user, int64_t i, int worker) {
+    row_check *check = user;
+    const float *row = check->h + i * check->K;
+    (void)worker;
+    int bad = ganq__find_nonfinite(row, check->K) >= 0 || row[i] < 0;
+    for (int64_t c = 0; c < check->K && row[i] == 0; c++)
+        bad |= row[c] != 0;
+    if (bad)
+        atomic_store(&check->bad, 1);
+}
+
+static ganq_status check_hessian(ganq__pool *pool, int64_t K, const float *h) {
+    row_check check = {.K = K, .h = h};
+    ganq__parallel_for(pool, K, check_row, &check);
+    for (int64_t i = 0; i < K && atomic_load(&check.bad); i++) {
         const int64_t j = ganq__find_nonfinite(h + i * K, K);
         if (j >= 0)
             GANQ_FAIL(GANQ_ERR_NUMERIC,
@@ -219,15 +239,22 @@ static ganq_status float32_fails(ganq__problem *problem, const float *h, int *re
     return status;
 }
 
-/* The paper's offset max(sum_j |H_ij| - 2 H_ii, 1e-8), in the order of the factor. */
-static void dominance_offset(const ganq__problem *problem, ganq__factor *factor, const float *h) {
-    for (int64_t i = 0; i < problem->live; i++) {
-        const int64_t row = factor->columns[i];
-        double sum = 0;
-        for (int64_t j = 0; j < problem->K; j++)
-            sum += fabs(entry(h, problem->K, 1, row, j));
-        factor->offset[i] =
-            fmax(sum - 2 * entry(h, problem->K, 1, row, row), 1e-8) / problem->scale;
+/* The paper's offset max(sum_j |H_ij| - 2 H_ii, 1e-8), in the order of the factor. A row of H is
+ * added to its column: FILL_ROWS rows at a time, so that a line of the latter serves all. */
+static void dominance_offset(void *user, int64_t item, int worker) {
+    const hessian_source *source = user;
+    const ganq__problem *problem = source->problem;
+    const int64_t K = problem->K, from = FILL_ROWS * item;
+    const int64_t to = from + FILL_ROWS < problem->live ? from + FILL_ROWS : problem->live;
+    double sums[FILL_ROWS] = {0};
+    (void)worker;
+    for (int64_t j = 0; j < K; j++)
+        for (int64_t i = from; i < to; i++)
+            sums[i - from] += fabs(entry(source->h, K, 1, source->factor->columns[i], j));
+    for (int64_t i = from; i < to; i++) {
+        const int64_t row = source->factor->columns[i];
+        source->factor->offset[i] =
+            fmax(sums[i - from] - 2 * entry(source->h, K, 1, row, row), 1e-8) / problem->scale;
     }
 }
 
@@ -252,17 +279,19 @@ static ganq_status build_factor(ganq__problem *problem, ganq__factor *factor, co
     if (kind == GANQ__DAMPING_PAPER) {
         int fails = 0;
         GANQ_TRY(float32_fails(problem, h, &fails));
+        hessian_source source = {.problem = problem, .factor = factor, .h = h};
         if (fails)
-            dominance_offset(problem, factor, h);
+            ganq__parallel_for(problem->ctx->pool, (live + FILL_ROWS - 1) / FILL_ROWS,
+                               dominance_offset, &source);
         problem->offset_added = fails;
         factor->damping = 0;
     } else {
         for (int64_t k = 0; k < live; k++)
             factor->offset[k] = factor->damping * mean;
     }
-    double *a;
-    GANQ_ALLOC(a, (size_t)(ld * ld));
-    memset(a, 0, (size_t)(ld * ld) * sizeof *a);
+    double *a = ganq__calloc((size_t)(ld * ld), sizeof *a);
+    if (!a)
+        return GANQ_ERR_NO_MEMORY;
     int definite = 0;
     ganq_status status = GANQ_OK;
     /* H may be far from what X^T X can be; enough on the diagonal always helps. */
@@ -320,7 +349,7 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
     if (!problem->columns || !problem->dead)
         return GANQ_ERR_NO_MEMORY;
     if (h)
-        GANQ_TRY(check_hessian(K, h));
+        GANQ_TRY(check_hessian(ctx->pool, K, h));
     GANQ_TRY(rank_columns(problem, h));
     if (problem->live == 0)
         return GANQ_OK;

@@ -52,6 +52,6 @@ static void round_rows(void *user, int64_t item, int worker) {
 
 ganq_status ganq__solve_rtn(ganq__result *result) {
     const int64_t rows = ganq__tile_rows(result->problem->K);
-    return ganq__run_tiles(result, (result->problem->N + rows - 1) / rows, round_rows, result, 0.05,
-                           0.5);
+    return ganq__run_host_tiles(result, (result->problem->N + rows - 1) / rows, round_rows, result,
+                                0.05, 0.5);
 }

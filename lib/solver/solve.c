@@ -125,23 +125,31 @@ static int32_t outlier_dtype(int64_t count, const float *w) {
     return 2 * largest < 65504 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32;
 }
 
-ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
-                            double from, double to) {
+static ganq_status run_tiles(ganq__result *result, ganq__pool *pool, int64_t tiles,
+                             ganq__item_fn fn, void *user, double from, double to) {
     ganq__problem *problem = result->problem;
     atomic_store(&problem->tiles_done, 0);
     problem->tiles = tiles;
     problem->progress_from = from;
     problem->progress_to = to;
-    for (int64_t i = 0; i < tiles && problem->device; i++)
-        fn(user, i, 0);
-    if (!problem->device)
-        ganq__parallel_for(problem->ctx->pool, tiles, fn, user);
+    ganq__parallel_for(pool, tiles, fn, user);
     /* The message of a worker stays in its thread. */
     if (atomic_load(&problem->failed))
         GANQ_FAIL(GANQ_ERR_NO_MEMORY,
                   "out of memory for the working data of %lld rows of %lld weights",
                   (long long)ganq__tile_rows(problem->K), (long long)problem->K);
     return problem->status;
+}
+
+ganq_status ganq__run_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
+                            double from, double to) {
+    ganq__pool *pool = result->problem->device ? NULL : result->problem->ctx->pool;
+    return run_tiles(result, pool, tiles, fn, user, from, to);
+}
+
+ganq_status ganq__run_host_tiles(ganq__result *result, int64_t tiles, ganq__item_fn fn, void *user,
+                                 double from, double to) {
+    return run_tiles(result, result->problem->ctx->pool, tiles, fn, user, from, to);
 }
 
 static ganq_status write_steps(const ganq__result *result, ganq__solution *out) {

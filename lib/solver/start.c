@@ -1,7 +1,6 @@
 /* start.c - start tables: where the alternation begins decides where it ends, so a row is tried
  * from several. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -10,9 +9,47 @@
  * below takes levels * n * log n steps, and finer points no longer move the result. */
 enum { POINTS_MAX = 512 };
 
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+enum { RADIX_BITS = 8, BUCKETS = 1 << RADIX_BITS, RADIX_PASSES = 4 };
+
+/* A float's bits, all of them turned over if it is negative and the sign alone if not, sort as the
+ * float. */
+static uint32_t sort_key(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits ^ (bits >> 31 ? UINT32_MAX : 1u << 31);
+}
+static float key_value(uint32_t key) {
+    const uint32_t bits = key ^ (key >> 31 ? 1u << 31 : UINT32_MAX);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Where each bucket begins, from how many keys fall into it. */
+static void bucket_places(const int32_t *size, int32_t *place) {
+    for (int32_t b = 0, at = 0; b < BUCKETS; at += size[b++])
+        place[b] = at;
+}
+
+void ganq__sort(int64_t count, const float *values, double *scratch, double *sorted) {
+    uint32_t *from = (uint32_t *)scratch, *to = from + count;
+    int32_t size[RADIX_PASSES][BUCKETS] = {{0}};
+    for (int64_t i = 0; i < count; i++) {
+        from[i] = sort_key(values[i]);
+        for (int pass = 0; pass < RADIX_PASSES; pass++)
+            size[pass][from[i] >> (RADIX_BITS * pass) & (BUCKETS - 1)]++;
+    }
+    for (int pass = 0; pass < RADIX_PASSES; pass++) {
+        int32_t place[BUCKETS];
+        bucket_places(size[pass], place);
+        for (int64_t i = 0; i < count; i++)
+            to[place[from[i] >> (RADIX_BITS * pass) & (BUCKETS - 1)]++] = from[i];
+        uint32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    for (int64_t i = 0; i < count; i++)
+        sorted[i] = key_value(from[i]);
 }
 
 double ganq__quantile(const double *sorted, int64_t count, double q) {
@@ -136,30 +173,18 @@ typedef struct weighted_value {
     double weight;
 } weighted_value;
 
-/* Ascending by value, by radix in four passes of 8 bits: equal values keep their order. A float's
- * bits, all of them turned over if it is negative and the sign alone if not, sort as the float. */
-static void sort_values(int64_t count, weighted_value *pairs, weighted_value *other) {
-    enum { BITS = 8, BUCKETS = 1 << BITS };
+/* Ascending by value; equal values keep their order. */
+static void sort_pairs(int64_t count, weighted_value *pairs, weighted_value *other) {
     weighted_value *from = pairs, *to = other;
-    for (int pass = 0; pass < 4; pass++) {
-        int32_t place[BUCKETS] = {0}, at = 0;
-        for (int turn = 0; turn < 2; turn++) {
-            for (int64_t i = 0; i < count; i++) {
-                uint32_t bits;
-                memcpy(&bits, &from[i].value, sizeof bits);
-                bits ^= bits >> 31 ? UINT32_MAX : 1u << 31;
-                int32_t *bucket = &place[bits >> (BITS * pass) & (BUCKETS - 1)];
-                if (turn == 0)
-                    ++*bucket;
-                else
-                    to[(*bucket)++] = from[i];
-            }
-            for (int b = 0; b < BUCKETS && turn == 0; b++) {
-                const int32_t size = place[b];
-                place[b] = at;
-                at += size;
-            }
-        }
+    int32_t size[RADIX_PASSES][BUCKETS] = {{0}};
+    for (int64_t i = 0; i < count; i++)
+        for (int pass = 0; pass < RADIX_PASSES; pass++)
+            size[pass][sort_key(pairs[i].value) >> (RADIX_BITS * pass) & (BUCKETS - 1)]++;
+    for (int pass = 0; pass < RADIX_PASSES; pass++) {
+        int32_t place[BUCKETS];
+        bucket_places(size[pass], place);
+        for (int64_t i = 0; i < count; i++)
+            to[place[sort_key(from[i].value) >> (RADIX_BITS * pass) & (BUCKETS - 1)]++] = from[i];
         weighted_value *swap = from;
         from = to;
         to = swap;
@@ -167,7 +192,7 @@ static void sort_values(int64_t count, weighted_value *pairs, weighted_value *ot
 }
 
 static int merge_points(weighted_value *pairs, int64_t count, double *points, double *weights) {
-    sort_values(count, pairs, pairs + count);
+    sort_pairs(count, pairs, pairs + count);
     int64_t distinct = 0;
     for (int64_t i = 0; i < count; i++) {
         if (distinct > 0 && pairs[distinct - 1].value == pairs[i].value)
@@ -201,9 +226,7 @@ void ganq__start_table(const ganq__start *start, int levels, int64_t count, cons
         kmeans(levels, n, points, merged, table);
         return;
     }
-    for (int64_t i = 0; i < count; i++)
-        scratch[i] = values[i];
-    qsort(scratch, (size_t)count, sizeof *scratch, compare_doubles);
+    ganq__sort(count, values, scratch + count, scratch);
     if (start->kind == GANQ__START_PIECEWISE)
         piecewise(levels, count, scratch, table);
     else

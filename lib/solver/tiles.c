@@ -7,13 +7,14 @@
 #include "internal.h"
 
 typedef struct tile {
+    ganq__result *result;
     ganq__problem *problem;
     const ganq__plan *plan;
     ganq__batch *batch;
     int worker;
     int64_t first_row, rows, paths;
     int64_t capacity; /* trials that a phase takes at once              */
-    int lanes;        /* workers that prepare rows: 1, all on a device  */
+    int lanes;        /* threads in loops over rows: 1, all on a device */
     ganq__frame *frames; /* [rows]                                        */
     ganq__trial *trials; /* [rows, paths], each row's best first          */
     ganq__trial **list;  /* [rows * paths]                                */
@@ -21,6 +22,8 @@ typedef struct tile {
     double *traces;      /* [rows * paths, slots]                         */
     float *values;       /* [lanes, K]                                    */
     double *weights, *scratch; /* [lanes, K], [lanes, 4 K]                */
+    int64_t ranked; /* trials per row that rank_row sorts                     */
+    int generation, *needs; /* of the search; alternations of each copy      */
 } tile;
 
 static void tile_free(tile *t) {
@@ -54,6 +57,15 @@ static int tile_create(tile *t, int slots) {
             t->trials[i].trace[s] = NAN;
     }
     return 1;
+}
+
+/* fn(tile, i, lane) for the tile's rows. Where a device solves its trials, all threads take part;
+ * elsewhere they have tiles of their own. */
+static void for_rows(tile *t, ganq__item_fn fn) {
+    if (t->lanes > 1)
+        ganq__parallel_for(t->problem->ctx->pool, t->rows, fn, t);
+    for (int64_t i = 0; i < t->rows && t->lanes == 1; i++)
+        fn(t, i, 0);
 }
 
 /* Start tables of one row, from its live columns, into its trials. */
@@ -95,11 +107,18 @@ static int compare_trials(const void *a, const void *b) {
     return x->start != y->start ? x->start - y->start : x->factor - y->factor;
 }
 
+static void rank_row(void *user, int64_t i, int lane) {
+    const tile *t = user;
+    ganq__trial *trials = &t->trials[i * t->paths];
+    (void)lane;
+    if (trials[0].open)
+        qsort(trials, (size_t)t->ranked, sizeof *trials, compare_trials);
+}
+
 /* The open trials among the first `count` of every row, best first. */
 static void rank_trials(tile *t, int64_t count) {
-    for (int64_t i = 0; i < t->rows; i++)
-        if (t->trials[i * t->paths].open)
-            qsort(t->trials + i * t->paths, (size_t)count, sizeof *t->trials, compare_trials);
+    t->ranked = count;
+    for_rows(t, rank_row);
 }
 
 /* The same, and only the best `kept` of `count` trials stay open, with the first path (start 0,
@@ -166,26 +185,33 @@ static void descend_tile(tile *t, int64_t begin, int64_t end) {
 
 /* Changed copies of each row's best, settled again, one generation after the other; the best of all
  * stays first. Copies that go through alternations use the factors in turn. */
-static void search_tile(tile *t) {
+static void mutate_row(void *user, int64_t i, int lane) {
+    const tile *t = user;
     const ganq__problem *problem = t->problem;
+    ganq__trial *trials = &t->trials[i * t->paths];
+    const uint64_t seed = ganq__row_hash(problem, trials[0].row) + (uint64_t)t->generation;
+    (void)lane;
+    trials[0].open = 1;
+    for (int p = 1; p < t->paths; p++)
+        trials[p].open = 0;
+    for (int p = 1; p <= t->plan->offspring; p++) {
+        const int needs = ganq__mutate(problem, &trials[0], seed, p - 1, &trials[p]);
+        trials[p].open = 1;
+        trials[p].start = p;
+        trials[p].error = INFINITY;
+        trials[p].factor = needs > 0 ? (p + t->generation) % problem->factor_count
+                                     : problem->exact_factor;
+        if (i == 0) /* it depends on the variant alone */
+            t->needs[p] = needs;
+    }
+}
+
+static void search_tile(tile *t) {
     const int offspring = t->plan->offspring;
-    for (int generation = 0; generation < t->plan->generations; generation++) {
-        int needs[GANQ__OFFSPRING_MAX + 1] = {0};
-        for (int64_t i = 0; i < t->rows; i++) {
-            ganq__trial *trials = &t->trials[i * t->paths];
-            const uint64_t seed = ganq__row_hash(problem, trials[0].row) + (uint64_t)generation;
-            trials[0].open = 1;
-            for (int p = 1; p < t->paths; p++)
-                trials[p].open = 0;
-            for (int p = 1; p <= offspring; p++) {
-                needs[p] = ganq__mutate(problem, &trials[0], seed, p - 1, &trials[p]);
-                trials[p].open = 1;
-                trials[p].start = p;
-                trials[p].error = INFINITY;
-                trials[p].factor =
-                    needs[p] > 0 ? (p + generation) % problem->factor_count : problem->exact_factor;
-            }
-        }
+    int needs[GANQ__OFFSPRING_MAX + 1] = {0};
+    t->needs = needs;
+    for (t->generation = 0; t->generation < t->plan->generations; t->generation++) {
+        for_rows(t, mutate_row);
         for (int p = 1; p <= offspring; p++)
             if (needs[p] > 0)
                 alternate_tile(t, p, p + 1, 0, needs[p]);
@@ -202,73 +228,80 @@ static void search_tile(tile *t) {
 enum { OUTLIER_TRIALS = 3, SURPLUS = 3 }; /* extremes tried per outlier kept */
 
 /* A fresh start for a trial: `marks` extremes exact, the table from the other columns. */
-static void start_without(tile *t, int64_t i, ganq__trial *trial, double power, int64_t marks) {
+static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, double power,
+                          int64_t marks) {
     const ganq__problem *problem = t->problem;
+    float *row_values = t->values + lane * problem->K;
+    double *weights = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
     const ganq__start start = {GANQ__START_KMEANS, problem->diagonal ? 1 : 0.25};
     double values[GANQ__LEVELS];
-    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, t->values);
+    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, row_values);
     for (int64_t k = 0; k < problem->live; k++)
-        t->weights[k] = problem->diagonals[k];
+        weights[k] = problem->diagonals[k];
     memset(trial->codes, 0, (size_t)problem->live);
-    ganq__mark_extremes(problem->live, t->values, t->weights, power, marks, t->scratch,
-                        trial->codes);
+    ganq__mark_extremes(problem->live, row_values, weights, power, marks, scratch, trial->codes);
     int64_t left = 0;
     for (int64_t k = 0; k < problem->live; k++)
         if (trial->codes[k] != GANQ__EXACT) {
-            t->values[left] = t->values[k];
-            t->weights[left++] = t->weights[k];
+            row_values[left] = row_values[k];
+            weights[left++] = weights[k];
         }
-    ganq__start_table(&start, problem->levels, left, t->values, t->weights, t->scratch, values);
+    ganq__start_table(&start, problem->levels, left, row_values, weights, scratch, values);
     ganq__table_set(&trial->table, problem->levels, values, NULL);
 }
 
 /* With a diagonal H, a table decides everything: nearest codes, and the largest residuals exact. */
-static void settle_diagonal(tile *t, int64_t i, ganq__trial *trial) {
+static void settle_diagonal(tile *t, int64_t i, int lane, ganq__trial *trial) {
     const ganq__problem *problem = t->problem;
+    float *row_values = t->values + lane * problem->K;
+    double *effects = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
     trial->best = trial->table;
     trial->error = 0;
-    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, t->values);
+    ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, row_values);
     for (int64_t k = 0; k < problem->live; k++) {
         int best = 0;
         for (int s = 1; s < problem->levels; s++)
-            if (fabsf(t->values[k] - trial->best.value[s]) <
-                fabsf(t->values[k] - trial->best.value[best]))
+            if (fabsf(row_values[k] - trial->best.value[s]) <
+                fabsf(row_values[k] - trial->best.value[best]))
                 best = s;
-        const double e = (double)t->values[k] - (double)trial->best.value[best];
+        const double e = (double)row_values[k] - (double)trial->best.value[best];
         trial->codes[k] = (uint8_t)best;
-        t->weights[k] = e * e * (double)problem->diagonals[k];
+        effects[k] = e * e * (double)problem->diagonals[k];
     }
-    ganq__mark_largest(problem->live, t->weights, trial->outliers, t->scratch, trial->codes);
+    ganq__mark_largest(problem->live, effects, trial->outliers, scratch, trial->codes);
     for (int64_t k = 0; k < problem->live; k++)
-        trial->error += trial->codes[k] == GANQ__EXACT ? 0 : t->weights[k];
+        trial->error += trial->codes[k] == GANQ__EXACT ? 0 : effects[k];
+}
+
+static void start_outliers(void *user, int64_t i, int lane) {
+    tile *t = user;
+    const ganq__problem *problem = t->problem;
+    ganq__trial *trials = &t->trials[i * t->paths];
+    const int64_t count = ganq__outlier_count(problem, trials[0].row, t->plan->outlier_ratio);
+    for (int64_t p = 0; p < t->paths; p++)
+        trials[p].open = p < OUTLIER_TRIALS && count > 0;
+    for (int64_t p = 0; p < OUTLIER_TRIALS && count > 0; p++) {
+        trials[p].outliers = count;
+        trials[p].row = trials[0].row;
+        trials[p].factor = problem->exact_factor; /* its places are the live numbers */
+        if (p > 0) {
+            const int64_t marks = problem->diagonal                     ? count
+                                  : SURPLUS * count < problem->live / 2 ? SURPLUS * count
+                                                                        : count;
+            trials[p].start = (int)p;
+            trials[p].error = INFINITY;
+            start_without(t, i, lane, &trials[p], p == 1 ? 0 : 0.5, marks);
+        }
+        if (problem->diagonal)
+            settle_diagonal(t, i, lane, &trials[p]);
+    }
 }
 
 /* The row's winner and two fresh starts, each with `outliers` columns exact in the end; codes by
  * live number. The winner's error only falls, so outliers never make a row worse. */
 static void solve_outliers(tile *t) {
-    const ganq__problem *problem = t->problem;
-    for (int64_t i = 0; i < t->rows; i++) {
-        ganq__trial *trials = &t->trials[i * t->paths];
-        const int64_t count = ganq__outlier_count(problem, trials[0].row, t->plan->outlier_ratio);
-        for (int64_t p = 0; p < t->paths; p++)
-            trials[p].open = p < OUTLIER_TRIALS && count > 0;
-        for (int64_t p = 0; p < OUTLIER_TRIALS && count > 0; p++) {
-            trials[p].outliers = count;
-            trials[p].row = trials[0].row;
-            trials[p].factor = problem->exact_factor; /* its places are the live numbers */
-            if (p > 0) {
-                const int64_t marks = problem->diagonal                     ? count
-                                      : SURPLUS * count < problem->live / 2 ? SURPLUS * count
-                                                                            : count;
-                trials[p].start = (int)p;
-                trials[p].error = INFINITY;
-                start_without(t, i, &trials[p], p == 1 ? 0 : 0.5, marks);
-            }
-            if (problem->diagonal)
-                settle_diagonal(t, i, &trials[p]);
-        }
-    }
-    if (!problem->diagonal) {
+    for_rows(t, start_outliers);
+    if (!t->problem->diagonal) {
         alternate_tile(t, 1, OUTLIER_TRIALS, 0, t->plan->alternations);
         descend_tile(t, 0, OUTLIER_TRIALS);
     }
@@ -278,11 +311,14 @@ static void solve_outliers(tile *t) {
 /* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the
  * last one. Descent adds up its changes in float64; so that its last error is the exact one, all of
  * its errors are shifted by what had been lost on the way. */
-static void store_trace(const tile *t, ganq__result *result, int64_t i) {
+static void store_trace(void *user, int64_t i, int lane) {
+    const tile *t = user;
+    ganq__result *result = t->result;
     const ganq__trial *trial = &t->trials[i * t->paths];
     const double unit = t->problem->scale / (t->frames[i].scale * t->frames[i].scale);
     const int descent = ganq__slot_descent(t->plan, 0);
     double *trace = result->trace + (t->first_row + i) * result->slots, last = 0;
+    (void)lane;
     for (int s = 1; s < result->slots; s++) {
         if (!isnan(trial->trace[s]))
             last = trial->trace[s];
@@ -293,20 +329,23 @@ static void store_trace(const tile *t, ganq__result *result, int64_t i) {
 }
 
 /* The error of row i's winner as it is now. */
-static void store_error(const tile *t, ganq__result *result, int64_t i, int slot) {
+static void store_error(const tile *t, int64_t i, int slot) {
     const ganq__trial *trial = &t->trials[i * t->paths];
     const double scale = t->frames[i].scale;
-    for (int s = slot; s < result->slots; s++)
-        result->trace[(t->first_row + i) * result->slots + s] =
+    for (int s = slot; s < t->result->slots; s++)
+        t->result->trace[(t->first_row + i) * t->result->slots + s] =
             trial->error * t->problem->scale / (scale * scale);
 }
 
 /* The winner of row i: its table in units of W, its codes by column. */
-static void store_row(const tile *t, ganq__result *result, int64_t i) {
+static void store_row(void *user, int64_t i, int lane) {
+    const tile *t = user;
+    ganq__result *result = t->result;
     const ganq__problem *problem = t->problem;
     const ganq__trial *trial = &t->trials[i * t->paths];
     const int64_t row = t->first_row + i;
     uint8_t *codes = result->codes + row * problem->K;
+    (void)lane;
     ganq__store_table(result, row, &trial->best, &t->frames[i]);
     ganq__dead_codes(problem, row, result->lut + row * problem->levels, codes);
     for (int64_t k = 0; k < problem->live; k++)
@@ -336,7 +375,8 @@ static void solve_tile(void *user, int64_t item, int worker) {
     const ganq__plan *plan = result->plan;
     const int64_t per_tile = tile_rows(problem, plan), first = item * per_tile;
     const int64_t paths = plan->start_count * (problem->diagonal ? 1 : problem->factor_count);
-    tile t = {.problem = problem,
+    tile t = {.result = result,
+              .problem = problem,
               .plan = plan,
               .batch = &result->batches[worker],
               .worker = worker,
@@ -353,13 +393,10 @@ static void solve_tile(void *user, int64_t item, int worker) {
         tile_free(&t);
         return;
     }
-    if (problem->device)
-        ganq__parallel_for(problem->ctx->pool, t.rows, start_row, &t);
-    for (int64_t i = 0; i < t.rows && !problem->device; i++)
-        start_row(&t, i, 0);
+    for_rows(&t, start_row);
     if (problem->diagonal) {
         for (int64_t i = 0; i < t.rows; i++)
-            settle_diagonal(&t, i, &t.trials[i * t.paths]);
+            settle_diagonal(&t, i, 0, &t.trials[i * t.paths]);
     } else {
         int64_t count = paths;
         alternate_tile(&t, 0, count, 0, plan->probe);
@@ -371,20 +408,18 @@ static void solve_tile(void *user, int64_t item, int worker) {
         descend_tile(&t, 0, count);
         rank_trials(&t, count);
     }
-    for (int64_t i = 0; i < t.rows; i++)
-        store_trace(&t, result, i);
+    for_rows(&t, store_trace);
     if (!problem->diagonal && plan->generations > 0) {
         search_tile(&t);
         for (int64_t i = 0; i < t.rows; i++)
-            store_error(&t, result, i, ganq__slot_search(plan));
+            store_error(&t, i, ganq__slot_search(plan));
     }
     if (plan->outlier_ratio > 0)
         solve_outliers(&t);
     for (int64_t i = 0; i < t.rows && plan->outlier_ratio > 0; i++)
-        store_error(&t, result, i, ganq__slot_outliers(plan));
+        store_error(&t, i, ganq__slot_outliers(plan));
     if (!atomic_load(&problem->canceled))
-        for (int64_t i = 0; i < t.rows; i++)
-            store_row(&t, result, i);
+        for_rows(&t, store_row);
     tile_free(&t);
     atomic_fetch_add(&problem->tiles_done, 1);
 }
