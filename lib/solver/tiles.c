@@ -393,7 +393,9 @@ static void solve_tile(void *user, int64_t item, int worker) {
         tile_free(&t);
         return;
     }
+    const double started = ganq__now();
     for_rows(&t, start_row);
+    ganq__charge(&t.batch->costs, GANQ_COST_STARTS, started, 0);
     if (problem->diagonal) {
         for (int64_t i = 0; i < t.rows; i++)
             settle_diagonal(&t, i, 0, &t.trials[i * t.paths]);
