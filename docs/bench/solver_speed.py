@@ -5,7 +5,7 @@
 
 BUILD is a build directory (bin/ganq). FILE of --blas: a CBLAS library, the yardstick of products and Hessians. R runs of every
 recipe and shape, the fastest counts. All of it takes about 20 minutes on two cores, of which nothing else should have a part;
-SECTIONS (hessian,stages,cancellation,widths) renews a part of the JSON. Prints tables, then each bound, the figure found, and
+SECTIONS (hessian,stages,cancellation,widths_fast,widths_default) renews a part of the JSON. Prints tables, then each bound, the figure found, and
 "met" or "SHORT". Exit code 1 if one fell short. Standard library only.
 """
 import argparse
@@ -63,16 +63,14 @@ def stages(run):
     return rows
 
 
-def widths(run):
-    found = {recipe: [run.quantize(K, recipe) for K in WIDTHS] for recipe in ("fast", "default")}
+def widths(run, recipe):
+    rows = [run.quantize(K, recipe) for K in WIDTHS]
     print("## Time per N K^2, N = K, 4 bits, in ps (seconds)\n")
-    table(["recipe", *map(str, WIDTHS)],
-          [[recipe] + [f"{r['ps_per_nk2']:.0f} ({r['seconds']:.3g})" for r in rows] for recipe, rows in found.items()])
-    for recipe, rows in found.items():
-        times = [r["ps_per_nk2"] for r in rows]
-        run.verdict(f"{recipe}: time per N K^2 falls or is flat (within 10%) from K = 1024 to 8192",
-                    ", ".join(f"{t:.0f}" for t in times), all(b <= 1.1 * a for a, b in zip(times, times[1:])))
-    return found
+    table(["recipe", *map(str, WIDTHS)], [[recipe] + [f"{r['ps_per_nk2']:.0f} ({r['seconds']:.3g})" for r in rows]])
+    times = [r["ps_per_nk2"] for r in rows]
+    run.verdict(f"{recipe}: time per N K^2 falls or is flat (within 10%) from K = 1024 to 8192",
+                ", ".join(f"{t:.0f}" for t in times), all(b <= 1.1 * a for a, b in zip(times, times[1:])))
+    return rows
 
 
 def hessians(run):
@@ -113,7 +111,8 @@ def cancellation(run):
     return found
 
 
-SECTIONS = {"hessian": hessians, "stages": stages, "cancellation": cancellation, "widths": widths}
+SECTIONS = {"hessian": hessians, "stages": stages, "cancellation": cancellation,
+            "widths_fast": lambda run: widths(run, "fast"), "widths_default": lambda run: widths(run, "default")}
 
 
 def main():

@@ -18,9 +18,10 @@ enum { PRODUCT_TOKENS = 512, PRODUCTS = 5 };
 
 /* H of activations whose neighbours are correlated (0.9) and whose channels differ in scale, 4 K
  * tokens. */
-static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random, float *x,
+static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random,
                                 ganq_hessian **out) {
-    ganq_status status = ganq_hessian_create(ctx, K, out);
+    float *x = calloc((size_t)(ROWS * K), sizeof *x);
+    ganq_status status = x ? ganq_hessian_create(ctx, K, out) : GANQ_ERR_NO_MEMORY;
     for (int64_t done = 0; done < 4 * K && status == GANQ_OK; done += ROWS) {
         const int64_t count = 4 * K - done < ROWS ? 4 * K - done : ROWS;
         for (int64_t m = 0; m < count; m++) {
@@ -33,6 +34,7 @@ static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random
         ganq_matrix matrix = GANQ_MATRIX(GANQ_DTYPE_F32, count, K, x);
         status = ganq_hessian_add(ctx, *out, &matrix);
     }
+    free(x);
     return status;
 }
 
@@ -43,6 +45,8 @@ static ganq_status product_rate(ganq_context *ctx, const cli_blas *blas, int64_t
     const ganq_matrix input = GANQ_MATRIX(GANQ_DTYPE_F32, PRODUCT_TOKENS, K, x);
     ganq_matrix output = GANQ_MATRIX(GANQ_DTYPE_F32, PRODUCT_TOKENS, N, y);
     double times[PRODUCTS];
+    for (int64_t i = 0; i < PRODUCT_TOKENS * K; i++)
+        x[i] = (float)(i % 7 - 3);
     for (int i = -1; i < PRODUCTS; i++) { /* the first wakes the threads */
         const double started = cli_now();
         if (blas)
@@ -117,7 +121,7 @@ static ganq_status run(ganq_context *ctx, bench *b, const cli_blas *blas, json_t
     cli_random random = {7};
     for (int64_t i = 0; i < b->N * b->K; i++)
         b->w[i] = (float)(0.02 * cli_random_normal(&random));
-    ganq_status status = make_hessian(ctx, b->K, &random, b->x, &b->hessian);
+    ganq_status status = make_hessian(ctx, b->K, &random, &b->hessian);
     if (status == GANQ_OK)
         status = ganq_layer_quantize(ctx, &weight, b->hessian, NULL, &quantize, &b->layer);
     if (status == GANQ_OK)
@@ -186,7 +190,7 @@ int cmd_bench_quantize(int argc, char **argv) {
     json_t *rows = json_array();
     if (*blas_path)
         code = cli_blas_open(blas_path, ganq_context_threads(ctx), &blas);
-    b.x = calloc((size_t)(ROWS * b.K), sizeof *b.x);
+    b.x = calloc((size_t)(PRODUCT_TOKENS * b.K), sizeof *b.x);
     b.w = calloc((size_t)(b.N * b.K), sizeof *b.w);
     b.y = calloc((size_t)(PRODUCT_TOKENS * b.N), sizeof *b.y);
     if (code == CLI_OK && (!b.x || !b.w || !b.y)) {
