@@ -32,7 +32,7 @@ static ganq_status make_hessian(ganq_context *ctx, int64_t K, cli_random *random
             }
         }
         ganq_matrix matrix = GANQ_MATRIX(GANQ_DTYPE_F32, count, K, x);
-        status = ganq_hessian_add(ctx, *out, &matrix);
+        status = cli_interrupted() ? GANQ_ERR_CANCELED : ganq_hessian_add(ctx, *out, &matrix);
     }
     free(x);
     return status;
