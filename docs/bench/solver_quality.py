@@ -4,9 +4,9 @@
     python3 docs/bench/solver_quality.py BUILD DATA [--quick] [--threads T] [--json FILE]
 
 BUILD is a build directory (bin/ganq, lib/libganq.so). DATA holds layers/, models/stories260K and
-text/tinystories_1000.json, as the tests expect it in $GANQ_TEST_DATA. Prints markdown tables; then each
+text/tinystories_1000.json, as the tests expect it in $GANQ_TEST_DATA; tiny-llama is the one under examples/data. Prints markdown tables; then each
 bound that the solver is held to, the figure found, and "met" or "SHORT". Exit code 1 if one fell short.
---quick: stories260K only, without the recipe BEST's perplexities and without the held-out tables.
+--quick: stories260K only, without the recipe BEST's perplexities, mixed widths, and the held-out tables.
 Figures are written to FILE (default: solver-quality.json beside this script; none with --quick).
 
 Standard library only; the held-out tables need NumPy and are made by solver_heldout.py beside this script.
@@ -224,6 +224,89 @@ def perplexities(run, scratch, quick):
     run.figures["perplexity"] = found
 
 
+class Model:
+    """A model with its calibration text and the perplexities that measure it."""
+
+    def __init__(self, run, scratch, name):
+        here = os.path.dirname(os.path.abspath(__file__))
+        examples = os.path.join(here, "..", "..", "examples", "data")
+        self.run, self.scratch, self.name = run, scratch, name
+        if name == "stories260K":
+            self.path = os.path.join(run.data, "models/stories260K")
+            text = os.path.join(run.data, "text/tinystories_1000.json")
+            self.calibration = ["--calib", text, "--skip", "500", "--nsamples", "128"]
+            self.evaluation = [["--text", text, "--max-tokens", "8000"],
+                               ["--text", text, "--max-tokens", "40000", "--skip", "100"]]
+        else:
+            self.path = os.path.join(examples, "tiny-llama")
+            self.calibration = ["--calib", os.path.join(examples, "text/calibration.jsonl"), "--nsamples", "28"]
+            self.evaluation = [["--text", os.path.join(examples, "text/evaluation.jsonl")]]
+
+    def measure(self, directory):
+        return [self.run.command("perplexity", directory, *text, "--protocol", "document", "--ctx", "512", "--numerics", "exact",
+                                 "--json")["perplexity"] for text in self.evaluation]
+
+    def quantized(self, *options):
+        """Perplexities, and bytes of codes and tables."""
+        out, report = os.path.join(self.scratch, "model"), os.path.join(self.scratch, "report.json")
+        self.run.command("quantize", self.path, out, *options, *self.calibration, "--sampling", "documents", "--seqlen", "512",
+                         "--numerics", "exact", "--force", "--report", report, json_output=False)
+        with open(report) as file:
+            return self.measure(out), json.load(file)["totals"]["linear_bytes"]
+
+
+def cells(values):
+    return " / ".join(f"{v:.3f}" for v in values)
+
+
+def mixed_widths(run, scratch):
+    """--target-bits against one width everywhere, in the same bytes. 3.5 bits everywhere is halfway between 3 and 4, where half
+    of the linears have either: to first order its log perplexity is the mean of theirs."""
+    print("## Mixed widths, recipe default: perplexity (bytes of codes and tables)\n")
+    lines, figures = [], {}
+    for name in ("stories260K", "tiny-llama"):
+        model = Model(run, scratch, name)
+        found = {f"--bits {b}": model.quantized("--bits", str(b)) for b in WIDTHS}
+        found.update({f"--target-bits {t}": model.quantized("--target-bits", str(t)) for t in (3.5, 3, 2.5)})
+        for three_half, low, high in (("--target-bits 3.5", "--bits 3", "--bits 4"), ("--target-bits 2.5", "--bits 2", "--bits 3")):
+            halfway = [math.sqrt(a * b) for a, b in zip(found[low][0], found[high][0])]
+            size = (found[low][1] + found[high][1]) // 2
+            found[f"halfway {low}, {high[-1]}"] = halfway, size
+            ppl, bytes_used = found[three_half]
+            run.verdict(f"{name}, {three_half}: perplexity below halfway between {low} and {high[-1]}, in no more bytes",
+                        f"{cells(ppl)} against {cells(halfway)}; {bytes_used} of {size} bytes",
+                        all(a < b for a, b in zip(ppl, halfway)) and bytes_used <= size)
+        ppl, bytes_used = found["--target-bits 3"]
+        run.verdict(f"{name}, --target-bits 3: perplexity below --bits 3, in no more bytes",
+                    f"{cells(ppl)} against {cells(found['--bits 3'][0])}; {bytes_used} of {found['--bits 3'][1]} bytes",
+                    all(a < b for a, b in zip(ppl, found["--bits 3"][0])) and bytes_used <= found["--bits 3"][1])
+        order = ("--bits 4", "--target-bits 3.5", "halfway --bits 3, 4", "--target-bits 3", "--bits 3", "--target-bits 2.5",
+                 "halfway --bits 2, 3", "--bits 2")
+        lines.append([name, cells(model.measure(model.path))] + [f"{cells(found[o][0])} ({found[o][1]})" for o in order])
+        figures[name] = {"dense": model.measure(model.path), **found}
+    table(["model", "dense", *order], lines)
+    run.figures["mixed_widths"] = figures
+
+
+def asymmetric(run, scratch):
+    """What the correction towards the dense model's outputs does (--compensate, with --propagate on)."""
+    print("## Asymmetric calibration, recipe default: perplexity\n")
+    lines, figures = [], {}
+    ways = {"propagate off": ("--propagate", "off"), "on, compensate 0": ("--compensate", "0"), "on, 0.5": ("--compensate", "0.5"),
+            "on, 0.75 (default)": (), "on, 1": ("--compensate", "1")}
+    for name in ("stories260K", "tiny-llama"):
+        model = Model(run, scratch, name)
+        for bits in WIDTHS:
+            found = {way: model.quantized("--bits", str(bits), *options)[0] for way, options in ways.items()}
+            lines.append([name, str(bits)] + [cells(found[way]) for way in ways])
+            figures[f"{name} {bits}"] = found
+            run.verdict(f"{name}, {bits} bits: perplexity lower with the correction than without",
+                        f"{cells(found['on, compensate 0'])} -> {cells(found['on, 0.75 (default)'])}",
+                        all(b < a for a, b in zip(found["on, compensate 0"], found["on, 0.75 (default)"])))
+    table(["model", "bits", *ways], lines)
+    run.figures["asymmetric"] = figures
+
+
 def heldout(run, arguments):
     """Half of the tokens make H, the other half measures; solver_heldout.py prints the tables."""
     try:
@@ -253,6 +336,9 @@ def main():
     stories(run)
     with tempfile.TemporaryDirectory() as scratch:
         perplexities(run, scratch, arguments.quick)
+        if not arguments.quick:
+            mixed_widths(run, scratch)
+            asymmetric(run, scratch)
     if not arguments.quick:
         heldout(run, arguments)
         whisper(run)
@@ -267,9 +353,15 @@ def main():
         words = ["python3", "docs/bench/solver_quality.py", "BUILD", "DATA"] + (["--quick"] if arguments.quick else [])
         with open(path, "w") as file:
             json.dump({"machine": f"{cpu_name()}, {os.cpu_count()} CPUs", "date": datetime.date.today().isoformat(),
-                       "command": " ".join(words), "bounds": run.verdicts, **rounded(run.figures)}, file, indent=1)
+                       "commit": commit(), "command": " ".join(words), "bounds": run.verdicts, **rounded(run.figures)}, file, indent=1)
             file.write("\n")
     return 1 if short else 0
+
+
+def commit():
+    out = subprocess.run(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "rev-parse", "--short", "HEAD"],
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return out.stdout.strip() or "unknown"
 
 
 def cpu_name():

@@ -6,21 +6,16 @@
  * = its time / the product's time; 1 is the speed of memory. Products and reads take turns, and
  * both rotate over enough copies that the last-level cache holds none of them when its turn comes.
  */
-#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "blas.h"
 #include "cli.h"
 #include "read_floor.h"
 
 enum { MAX_COPIES = 1024, MAX_RUNS = 4000, MIN_RUNS = 7, TURNS = 4, SAMPLE_ROWS = 32 };
-
-/* cblas_sgemm(101 row-major, 111 plain, 112 transposed, M, N, K, 1, X, ldx, W, ldw, 0, Y, ldy) */
-typedef void (*sgemm_fn)(int order, int transpose_a, int transpose_b, int m, int n, int k,
-                         float alpha, const float *a, int lda, const float *b, int ldb, float beta,
-                         float *c, int ldc);
 
 /* What is multiplied with. */
 typedef enum weights { CODES, F32, F16, BLAS } weights;
@@ -37,8 +32,7 @@ typedef struct bench {
     ganq_layer **layers;
     char *data; /* copies x bytes: dense weights, and what the floor reads */
     size_t bytes;
-    const char *blas_name;
-    sgemm_fn sgemm;
+    cli_blas blas;
 } bench;
 
 /* Of the last level that the first processor sees. A virtual machine's sysconf may tell that of the
@@ -130,7 +124,7 @@ static ganq_status multiply(ganq_context *ctx, const bench *b, size_t copy) {
         return ganq_lut_gemm(ctx, b->layers[copy], &x, &y);
     char *data = b->data + copy * b->bytes;
     if (b->weights == BLAS) {
-        b->sgemm(101, 111, 112, (int)b->M, (int)b->N, (int)b->K, 1, b->x, (int)b->K,
+        b->blas.sgemm(101, 111, 112, (int)b->M, (int)b->N, (int)b->K, 1, b->x, (int)b->K,
                  (const float *)(void *)data, (int)b->K, 0, b->y, (int)b->N);
         return GANQ_OK;
     }
@@ -231,7 +225,7 @@ static ganq_status bench_run(ganq_context *ctx, const bench *b, json_t *rows) {
     json_array_append_new(
         rows,
         json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:b}",
-                  "weights", b->weights == BLAS ? b->blas_name : names[b->weights], "numerics",
+                  "weights", b->weights == BLAS ? b->blas.name : names[b->weights], "numerics",
                   b->weights == CODES ? cli_numerics(ctx) : "exact", "shape", shape, "bits",
                   b->bits, "m", (json_int_t)b->M, "threads", ganq_context_threads(ctx), "device",
                   ganq_context_device_name(ctx), "ms", 1e3 * t, "gb_per_s", 1e-9 * stored / t,
@@ -285,24 +279,6 @@ static ganq_status bench_tokens(ganq_context *ctx, bench b, const int64_t *token
     return status;
 }
 
-/* cblas_sgemm of a library, with as many threads as the context where it is OpenBLAS. */
-static int open_blas(const char *path, int threads, bench *b) {
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        return cli_usage("--blas: %s", dlerror());
-    void *sgemm = dlsym(library, "cblas_sgemm");
-    void *set_threads = dlsym(library, "openblas_set_num_threads");
-    void (*set)(int);
-    if (!sgemm)
-        return cli_usage("--blas: %s has no cblas_sgemm", path);
-    memcpy(&b->sgemm, &sgemm, sizeof sgemm);
-    memcpy(&set, &set_threads, sizeof set);
-    if (set_threads)
-        set(threads);
-    b->blas_name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    return CLI_OK;
-}
-
 int cmd_bench_gemm(int argc, char **argv) {
     enum { MOST = 16 };
     cli_common common = CLI_COMMON_DEFAULTS;
@@ -353,7 +329,7 @@ int cmd_bench_gemm(int argc, char **argv) {
         return code;
     b.seconds = seconds;
     if (*blas)
-        code = open_blas(blas, ganq_context_threads(ctx), &b);
+        code = cli_blas_open(blas, ganq_context_threads(ctx), &b.blas);
     json_t *rows = json_array();
     ganq_status status = GANQ_OK;
     for (size_t i = 0; i < bit_rows && code == CLI_OK && status == GANQ_OK; i++) {

@@ -158,6 +158,8 @@ int cmd_export(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_gemm(int argc, char **argv);   /* bench_gemm.c */
 int cmd_bench_decode(int argc, char **argv); /* bench_decode.c */
+int cmd_bench_quantize(int argc, char **argv); /* bench_quantize.c */
+int cmd_bench_hessian(int argc, char **argv);  /* bench_hessian.c */
 int cmd_bench_tune(int argc, char **argv);   /* bench_tune.c */
 
 /* Reproducible numbers for benchmarks. */

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "cli.h"
@@ -139,4 +140,70 @@ double read_floor_time(read_floor *f, const void *data, size_t bytes) {
     while (atomic_load(&f->waiting) > 0)
         ;
     return cli_now() - started;
+}
+
+/* ---- caches ---- */
+
+typedef uint64_t line __attribute__((vector_size(64)));
+
+typedef struct cache_reader {
+    pthread_t thread;
+    const line *data;
+    size_t lines;
+    double bytes, seconds;
+    uint64_t sum; /* keeps the loads alive */
+} cache_reader;
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+static uint64_t
+read_lines(const line *data, size_t lines) {
+    line a = {0}, b = {0}, c = {0}, d = {0};
+    for (size_t i = 0; i + 4 <= lines; i += 4) {
+        a ^= data[i];
+        b ^= data[i + 1];
+        c ^= data[i + 2];
+        d ^= data[i + 3];
+    }
+    a ^= b ^ c ^ d;
+    return a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
+
+static void *read_again(void *user) {
+    cache_reader *r = user;
+    const double started = cli_now();
+    do {
+        for (int i = 0; i < 64; i++)
+            r->sum += read_lines(r->data, r->lines);
+        r->bytes += 64.0 * 64.0 * (double)(r->lines / 4 * 4);
+        r->seconds = cli_now() - started;
+    } while (r->seconds < 0.2);
+    return NULL;
+}
+
+double read_floor_cache_rate(int threads, size_t bytes) {
+    cache_reader *readers = calloc((size_t)threads, sizeof *readers);
+    const size_t lines = (bytes + sizeof(line) - 1) / sizeof(line);
+    line *data = read_floor_allocate((size_t)threads * lines * sizeof(line));
+    double rate = 0;
+    int started = 0;
+    if (readers && data) {
+        memset(data, 1, (size_t)threads * lines * sizeof(line));
+        for (; started < threads; started++) {
+            readers[started].data = data + (size_t)started * lines;
+            readers[started].lines = lines;
+            if (pthread_create(&readers[started].thread, NULL, read_again, &readers[started]) != 0)
+                break;
+        }
+        if (started < threads)
+            cli_message("cannot start threads");
+        for (int i = 0; i < started; i++) {
+            pthread_join(readers[i].thread, NULL);
+            rate += readers[i].bytes / readers[i].seconds;
+        }
+    }
+    free(readers);
+    free(data);
+    return started == threads ? rate : 0;
 }

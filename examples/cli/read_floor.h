@@ -16,4 +16,8 @@ void *read_floor_allocate(size_t bytes);
 /* Seconds for one read of the buffer by all threads. */
 double read_floor_time(read_floor *floor, const void *data, size_t bytes);
 
+/* Bytes per second of all threads, each reading `bytes` of its own again and again: the speed of the
+ * cache that holds as much. 0 after a message. */
+double read_floor_cache_rate(int threads, size_t bytes);
+
 #endif

@@ -70,6 +70,24 @@ typedef struct ganq_step {
     double error;      /* sum over rows of (w-w~) H (w-w~)^T, float64 */
 } ganq_step;
 
+/* Where the solver's time went: `ganq bench quantize` sets it against what the machine can do. */
+typedef enum ganq_cost_stage {
+    GANQ_COST_PREPARE = 1, /* H checked, laid out and factored                                    */
+    GANQ_COST_STARTS = 2,  /* start tables                                                        */
+    GANQ_COST_ASSIGN = 3,  /* codes by back-substitution; on a GPU together with their tables     */
+    GANQ_COST_TABLES = 4,  /* tables in closed form                                               */
+    GANQ_COST_DESCENT = 5, /* coordinate descent; on a GPU together with its tables               */
+    GANQ_COST_FINISH = 6   /* tables rounded, rows measured and compared with round-to-nearest    */
+} ganq_cost_stage;
+typedef struct ganq_cost {
+    int32_t stage;  /* ganq_cost_stage */
+    int32_t reserved;
+    double seconds; /* of all threads together; what runs alone counts for all of them          */
+    double work;    /* ASSIGN: multiply-adds, K^2/2 a row; DESCENT: K^2 a row for its gradient and
+                       for each sweep, as if every code had changed; TABLES: bytes of H's factor,
+                       2 K^2 a row; 0: not counted                                              */
+} ganq_cost;
+
 /* How a layer was made. Zero steps for layers that were loaded or imported. */
 typedef struct ganq_layer_report {
     uint32_t struct_size;
@@ -82,7 +100,14 @@ typedef struct ganq_layer_report {
     int64_t step_count;
     const ganq_step *steps; /* borrowed from the layer                                              */
     const char *note;       /* what the caller should know ("diagonal offset added"), or ""; borrowed */
+    int64_t cost_count;     /* 0 for layers that were loaded or imported                            */
+    const ganq_cost *costs; /* borrowed from the layer                                              */
 } ganq_layer_report;
+
+/* Rows are solved independently of each other: a layer cut into shards of rows at multiples of this gives
+ * the rows, bit for bit, that it gives as a whole, in any order and for any number of threads. Two things
+ * are decided for a layer as a whole: PAPER's best iterate, and whether its tables need F32. */
+#define GANQ_ROW_TILE 16
 /* report->struct_size must be set by the caller. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_layer_get_report(const ganq_layer *layer,
                                                           ganq_layer_report *report);

@@ -49,16 +49,18 @@ static ganq_status new_floats(ganq_context *ctx, const ganq_matrix *m, float **o
 ganq_status ganq__layer_quantize_matrix(ganq_context *ctx, const ganq_matrix *weight,
                                         const ganq_hessian *hessian, const ganq_matrix *bias,
                                         const ganq_quantize_options *options, ganq_layer **out) {
+    /* f32 rows that lie one after the other are used where they are: W is a quarter of the memory. */
+    const int in_place = weight->dtype == GANQ_DTYPE_F32 && weight->row_stride == weight->cols;
     float *w = NULL, *b = NULL;
     ganq_layer *layer = NULL;
     ganq_status status;
     ganq__progress_enter(ctx, GANQ_STAGE_QUANTIZE);
     GANQ_TRY_GOTO(leave, ganq__progress_at(ctx, GANQ_STAGE_QUANTIZE, "layer", 0, 1, 0, 1));
-    GANQ_TRY_GOTO(leave, new_floats(ctx, weight, &w));
+    GANQ_TRY_GOTO(leave, new_floats(ctx, in_place ? NULL : weight, &w));
     GANQ_TRY_GOTO(leave, new_floats(ctx, bias, &b));
     GANQ_TRY_GOTO(leave,
-                  ganq__layer_quantize(ctx, weight->rows, weight->cols, w, hessian, b,
-                                       bias ? bias->dtype : GANQ_DTYPE_F32, options, &layer));
+                  ganq__layer_quantize(ctx, weight->rows, weight->cols,
+                                       in_place ? weight->data : w, hessian, b, bias ? bias->dtype : GANQ_DTYPE_F32, options, &layer));
     const ganq_layer_report *report = &layer->report;
     status = ganq__progress_layer_done(ctx, 1, report->norm > 0 ? report->error / report->norm : 0);
     if (status == GANQ_OK)

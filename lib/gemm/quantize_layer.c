@@ -30,6 +30,8 @@ ganq_status ganq__layer_quantize(ganq_context *ctx, int64_t N, int64_t K, const 
         .step_count = s.step_count,
         .steps = s.steps,
         .note = s.note,
+        .cost_count = GANQ_COST_FINISH,
+        .costs = s.costs,
     };
     GANQ_TRY_GOTO(release_layer, ganq__layer_set_report(layer, &report));
     *out = layer;

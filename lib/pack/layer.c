@@ -266,6 +266,9 @@ ganq_status ganq__layer_set_report(ganq_layer *layer, const ganq_layer_report *r
     layer->report.struct_size = sizeof layer->report;
     layer->report.steps = steps;
     layer->report.note = note;
+    layer->report.costs = layer->costs;
+    for (int64_t i = 0; i < report->cost_count; i++)
+        layer->costs[i] = report->costs[i];
     return GANQ_OK;
 }
 

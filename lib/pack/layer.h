@@ -39,9 +39,10 @@ struct ganq_layer {
     float *bias;           /* [N] or NULL */
     int32_t bias_dtype;
     /* how it was made; zero for loaded and imported ones */
-    ganq_layer_report report; /* steps and note point to the two below */
+    ganq_layer_report report; /* steps, note and costs point to those below */
     ganq_step *steps;
     char *note;
+    ganq_cost costs[GANQ_COST_FINISH]; /* at most one of each stage */
     ganq__attachments attachments; /* what devices made of it: see lut_ops.h, place */
 };
 

@@ -104,9 +104,11 @@ static void store_codes(void *user, int64_t i, int worker) {
 static void settle_rows(finished_tile *t, int64_t rows, int worker) {
     ganq__problem *problem = t->result->problem;
     for_rows(t, rows, load_row);
-    if (problem->device)
+    const double started = ganq__now();
+    if (problem->device) {
         ganq__device_settle(problem, t->batch, t->frames, t->first, rows, 8);
-    else
+        ganq__charge(&t->batch->costs, GANQ_COST_DESCENT, started, 0);
+    } else
         ganq__settle(problem, t->batch, rows, 8, worker);
     for_rows(t, rows, store_codes);
 }
@@ -206,6 +208,7 @@ static void finish_tile(void *user, int64_t item, int worker) {
     for_rows(&tile, rows, round_table);
     if (result->plan->settles && !problem->diagonal)
         settle_rows(&tile, rows, worker);
+    const double started = ganq__now();
     for_rows(&tile, rows, load_residuals);
     ganq__measure(problem, batch, rows);
     memcpy(result->errors + first, batch->energy, (size_t)rows * sizeof(double));
@@ -214,6 +217,7 @@ static void finish_tile(void *user, int64_t item, int worker) {
     for_rows(&tile, rows, load_weights);
     ganq__measure(problem, batch, rows);
     memcpy(result->norms + first, batch->energy, (size_t)rows * sizeof(double));
+    ganq__charge(&batch->costs, GANQ_COST_FINISH, started, 0);
     atomic_fetch_add(&problem->tiles_done, 1);
 }
 

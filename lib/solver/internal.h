@@ -146,6 +146,19 @@ double ganq__table_step(int levels, const float *gram, const double *offset, con
  * decides on the paper's offset. */
 ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite);
 
+/* ---- what the stages take ---- */
+
+typedef struct ganq__costs {
+    double seconds[GANQ_COST_FINISH + 1], work[GANQ_COST_FINISH + 1]; /* by ganq_cost_stage */
+} ganq__costs;
+/* The time since `from` goes to a stage. Returns now, where the next one begins. */
+static inline double ganq__charge(ganq__costs *costs, int stage, double from, double work) {
+    const double now = ganq__now();
+    costs->seconds[stage] += now - from;
+    costs->work[stage] += work;
+    return now;
+}
+
 /* ---- trials.c: batches of trials ---- */
 
 /* How a row is seen by its trials: x = (w - shift) * scale. */
@@ -178,6 +191,7 @@ typedef struct ganq__batch {
     void *scratch;       /* of the operations */
     double *energy, *change;
     int64_t *moves;
+    ganq__costs costs; /* of this worker; on a device: of all threads as one */
 } ganq__batch;
 /* ganq__batch_free after a failure, too. */
 ganq_status ganq__batch_create(const ganq__problem *problem, int64_t capacity, ganq__batch *batch);
@@ -282,6 +296,7 @@ typedef struct ganq__result {
     const float *row_weights; /* [N] of the layer's sums; NULL: 1 */
     double *errors, *norms; /* of the scaled H                             */
     ganq__batch *batches;   /* [threads]                                     */
+    double prepare_seconds, start_seconds; /* of what all threads do together */
 } ganq__result;
 
 /* Rows per tile; nothing of a row depends on it. */

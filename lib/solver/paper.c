@@ -132,13 +132,15 @@ ganq_status ganq__solve_paper(ganq__result *result) {
     const int iterations = result->plan->alternations;
     paper_state state = {.result = result};
     ganq_status status = GANQ_OK;
+    const double started = ganq__now();
     GANQ_ALLOC_GOTO(free_all, state.frames, (size_t)N);
     GANQ_ALLOC_GOTO(free_all, state.tables, (size_t)N);
     GANQ_ALLOC_GOTO(free_all, state.found, (size_t)N);
     GANQ_CALLOC_GOTO(free_all, state.codes, (size_t)(N * problem->ld));
     GANQ_CALLOC_GOTO(free_all, state.traces, (size_t)(N * result->slots));
-    GANQ_TRY_GOTO(free_all, ganq__run_host_tiles(result, (N + per_tile - 1) / per_tile,
-                                                 start_rows, &state, 0.05, 0.1));
+    GANQ_TRY_GOTO(free_all, ganq__run_host_tiles(result, (N + per_tile - 1) / per_tile, start_rows,
+                                                 &state, 0.05, 0.1));
+    result->start_seconds = ganq__now() - started;
     const int64_t rows = result->batches[0].capacity;
     const int64_t workers = problem->device ? 1 : ganq__pool_threads(problem->ctx->pool);
     GANQ_ALLOC_GOTO(free_all, state.trials, (size_t)(workers * rows));

@@ -152,6 +152,21 @@ ganq_status ganq__run_host_tiles(ganq__result *result, int64_t tiles, ganq__item
     return run_tiles(result, result->problem->ctx->pool, tiles, fn, user, from, to);
 }
 
+/* batches [count]: those of the threads, or on a device one that stands for all of them. */
+static void write_costs(const ganq__result *result, int count, int threads, ganq__solution *out) {
+    for (int stage = 1; stage <= GANQ_COST_FINISH; stage++) {
+        ganq_cost *cost = &out->costs[stage - 1];
+        const double together = stage == GANQ_COST_PREPARE  ? result->prepare_seconds
+                                : stage == GANQ_COST_STARTS ? result->start_seconds
+                                                            : 0;
+        *cost = (ganq_cost){.stage = stage, .seconds = threads * together};
+        for (int i = 0; i < count; i++) {
+            cost->seconds += result->batches[i].costs.seconds[stage] * threads / count;
+            cost->work += result->batches[i].costs.work[stage];
+        }
+    }
+}
+
 static ganq_status write_steps(const ganq__result *result, ganq__solution *out) {
     const ganq__plan *plan = result->plan;
     const int64_t N = result->problem->N;
@@ -244,6 +259,7 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
         GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, NULL, o.bits, &plan));
     }
     GANQ_TRY_GOTO(close, ganq__device_open(&problem));
+    result.prepare_seconds = ganq__now() - started;
     result.lut_dtype = o.lut_dtype;
     result.outlier_dtype = outlier_dtype(N * K, w);
     GANQ_ALLOC_GOTO(close, solution.codes, (size_t)(N * K));
@@ -277,6 +293,7 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     }
     solution.damping = problem.factor_count > 0 ? problem.factors[0].damping : 0;
     write_note(&problem, &plan, &solution);
+    write_costs(&result, batches, ganq__pool_threads(ctx->pool), &solution);
     GANQ_TRY_GOTO(close, write_steps(&result, &solution));
     solution.seconds = ganq__now() - started;
     *out = solution;

@@ -24,6 +24,7 @@ typedef struct ganq__solution {
     double seconds;
     int32_t recipe;
     char note[160];
+    ganq_cost costs[GANQ_COST_FINISH]; /* one of each stage */
 } ganq__solution;
 void ganq__solution_free(ganq__solution *solution);
 

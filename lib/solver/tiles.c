@@ -22,8 +22,8 @@ typedef struct tile {
     double *traces;      /* [rows * paths, slots]                         */
     float *values;       /* [lanes, K]                                    */
     double *weights, *scratch; /* [lanes, K], [lanes, 4 K]                */
-    int64_t ranked; /* trials per row that rank_row sorts                     */
-    int generation, *needs; /* of the search; alternations of each copy      */
+    int64_t ranked;            /* trials per row that rank_row sorts                     */
+    int generation, *needs;    /* of the search; alternations of each copy      */
 } tile;
 
 static void tile_free(tile *t) {
@@ -199,8 +199,8 @@ static void mutate_row(void *user, int64_t i, int lane) {
         trials[p].open = 1;
         trials[p].start = p;
         trials[p].error = INFINITY;
-        trials[p].factor = needs > 0 ? (p + t->generation) % problem->factor_count
-                                     : problem->exact_factor;
+        trials[p].factor =
+            needs > 0 ? (p + t->generation) % problem->factor_count : problem->exact_factor;
         if (i == 0) /* it depends on the variant alone */
             t->needs[p] = needs;
     }
@@ -393,7 +393,9 @@ static void solve_tile(void *user, int64_t item, int worker) {
         tile_free(&t);
         return;
     }
+    const double started = ganq__now();
     for_rows(&t, start_row);
+    ganq__charge(&t.batch->costs, GANQ_COST_STARTS, started, 0);
     if (problem->diagonal) {
         for (int64_t i = 0; i < t.rows; i++)
             settle_diagonal(&t, i, 0, &t.trials[i * t.paths]);

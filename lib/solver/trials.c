@@ -111,8 +111,10 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
     const int64_t live = problem->live, ld = problem->ld;
     const int levels = problem->levels;
     const ganq__factor *factor = &problem->factors[trials[0]->factor];
+    double started = ganq__now();
     if (problem->device) {
         ganq__device_alternate(problem, plan, frames, first_row, trials, count, from, to);
+        ganq__charge(&batch->costs, GANQ_COST_ASSIGN, started, 0);
         return;
     }
     for (int64_t i = 0; i < count; i++) {
@@ -129,6 +131,8 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             return;
         ops->assign(&factor->lower, factor->inverse, count, batch->w, batch->tables, batch->codes,
                     batch->e, batch->g, batch->scratch);
+        started = ganq__charge(&batch->costs, GANQ_COST_ASSIGN, started,
+                               0.5 * (double)count * (double)live * (double)live);
         ops->gram(&factor->lower, levels, count, batch->codes, batch->g, batch->gram, batch->slope,
                   batch->scratch);
         for (int64_t i = 0; i < count; i++) {
@@ -168,6 +172,8 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             if (error < trial->error)
                 keep(trial, &batch->tables[i], codes, live, error);
         }
+        started = ganq__charge(&batch->costs, GANQ_COST_TABLES, started,
+                               2.0 * (double)count * (double)live * (double)live);
     }
     for (int64_t i = 0; i < count; i++)
         trials[i]->table = batch->tables[i];
@@ -247,6 +253,13 @@ static void move_trial(ganq__batch *batch, ganq__trial **trials, double *errors,
     errors[to] = errors[from];
 }
 
+/* The time of a gradient or a sweep of so many trials. */
+static double charge_descent(const ganq__problem *problem, ganq__batch *batch, int64_t count,
+                             double from) {
+    return ganq__charge(&batch->costs, GANQ_COST_DESCENT, from,
+                        (double)count * (double)problem->live * (double)problem->live);
+}
+
 /* Sweeps until a sweep changes no code, at most `sweeps`; batch->change gets the change of the
  * error, batch->moves the codes changed in all. */
 static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
@@ -259,6 +272,7 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
     for (int sweep = 0; sweep < sweeps; sweep++) {
         if (ganq__problem_pause(problem, worker))
             return;
+        const double started = ganq__now();
         problem->ops->sweep(&problem->hessian, problem->diagonals, problem->inverses, count,
                             batch->w, batch->tables, batch->codes, batch->e, batch->g,
                             batch->change, moves);
@@ -267,6 +281,7 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
             batch->moves[i] += moves[i];
             total += moves[i];
         }
+        charge_descent(problem, batch, count, started);
         if (total == 0)
             return;
     }
@@ -274,10 +289,12 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
 
 void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
                   int worker) {
+    const double started = ganq__now();
     for (int64_t i = 0; i < count; i++)
         subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
                        batch->w + i * batch->ld, batch->e + i * batch->ld);
     problem->ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
+    charge_descent(problem, batch, count, started);
     descend_codes(problem, batch, count, sweeps, worker);
 }
 
@@ -326,6 +343,7 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
     const ganq__solver_ops *ops = problem->ops;
     const ganq__factor *factor = &problem->factors[problem->exact_factor];
     const int64_t live = problem->live, ld = problem->ld;
+    double started = ganq__now();
     ops->gram(&factor->lower, problem->levels, count, batch->codes, NULL, batch->gram, NULL,
               batch->scratch);
     for (int64_t i = 0; i < count; i++) {
@@ -335,6 +353,8 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
         subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld,
                        batch->e + i * ld);
     }
+    started = ganq__charge(&batch->costs, GANQ_COST_TABLES, started,
+                           2.0 * (double)count * (double)live * (double)live);
     ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
     for (int64_t i = 0; i < count; i++) {
         float *e = batch->e + i * ld, *g = batch->g + i * ld;
@@ -347,6 +367,7 @@ static void descend_tables(ganq__problem *problem, ganq__batch *batch, ganq__tri
         subtract_table(&batch->tables[i], batch->codes + i * ld, live, batch->w + i * ld, e);
         ops->product(&problem->hessian, 1, e, g, batch->scratch);
     }
+    charge_descent(problem, batch, count, started);
 }
 
 void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
@@ -354,8 +375,10 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
                    int64_t count, int worker) {
     const int64_t live = problem->live, ld = problem->ld;
     double errors[GANQ__BATCH];
+    const double started = ganq__now();
     if (problem->device) {
         ganq__device_descend(problem, plan, frames, first_row, trials, count);
+        ganq__charge(&batch->costs, GANQ_COST_DESCENT, started, 0);
         return;
     }
     for (int64_t i = 0; i < count; i++)
@@ -365,6 +388,7 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
         double size;
         errors[i] = dot(live, batch->e + i * ld, batch->g + i * ld, &size);
     }
+    charge_descent(problem, batch, count, started);
     for (int round = 0; round <= plan->rounds && count > 0; round++) {
         if (ganq__problem_pause(problem, worker))
             return;

@@ -59,7 +59,13 @@ FIELD(ganq_step, kind, 0);
 FIELD(ganq_step, iteration, 4);
 FIELD(ganq_step, error, 8);
 
-SIZE(ganq_layer_report, 72);
+SIZE(ganq_cost, 24);
+FIELD(ganq_cost, stage, 0);
+FIELD(ganq_cost, reserved, 4);
+FIELD(ganq_cost, seconds, 8);
+FIELD(ganq_cost, work, 16);
+
+SIZE(ganq_layer_report, 88);
 FIELD(ganq_layer_report, struct_size, 0);
 FIELD(ganq_layer_report, recipe, 4);
 FIELD(ganq_layer_report, error, 8);
@@ -70,6 +76,8 @@ FIELD(ganq_layer_report, tokens, 40);
 FIELD(ganq_layer_report, step_count, 48);
 FIELD(ganq_layer_report, steps, 56);
 FIELD(ganq_layer_report, note, 64);
+FIELD(ganq_layer_report, cost_count, 72);
+FIELD(ganq_layer_report, costs, 80);
 
 SIZE(ganq_layer_info, 64);
 FIELD(ganq_layer_info, struct_size, 0);

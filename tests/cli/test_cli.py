@@ -51,7 +51,7 @@ class Overview(Base):
         overview = GANQ.run("help").stdout
         self.assertEqual(GANQ.run("--help").stdout, overview)
         for command in ("quantize", "quantize-layer", "perplexity", "generate", "inspect", "export", "version",
-                        "bench gemm", "bench decode", "bench quantize"):
+                        "bench gemm", "bench decode", "bench quantize", "bench hessian"):
             self.assertIn(command.split()[0], overview)
             text = GANQ.run(*command.split(), "--help").stdout
             self.assertEqual(GANQ.run("help", *command.split()).stdout, text)
@@ -385,6 +385,16 @@ class Run(Base):
         solver = GANQ.json("bench", "quantize", "--shape", "16x48", "--recipe", "fast", "-o", "json")
         self.assertGreater(solver["E"], 0)
         self.assertIn("seconds", solver)
+        self.assertGreater(solver["peak_over_inputs"], 0)
+        for stage in ("prepare", "starts", "assign", "tables", "descent", "finish", "rest"):
+            self.assertGreaterEqual(solver[stage + "_s"], 0, stage)
+        for share in ("assign_share", "tables_share", "descent_share"):
+            self.assertGreater(solver[share], 0)
+        paper = GANQ.json("bench", "quantize", "--shape", "16x48", "--recipe", "paper", "-o", "json")
+        self.assertIsNone(paper["descent_share"])
+        sums = GANQ.json("bench", "hessian", "--inputs", 40, "--tokens", 100, "-o", "json")
+        self.assertEqual([row["x"] for row in sums], ["f32", "f16", "bf16"])
+        self.assertTrue(all(row["gflops"] > 0 for row in sums))
 
     def test_full_output(self):
         if not os.path.exists("/dev/full"):

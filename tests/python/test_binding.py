@@ -81,6 +81,7 @@ class LayerTest(unittest.TestCase):
                 error, norm = layer.objective(self.w, self.h)
                 self.assertAlmostEqual(error / norm, report.E, delta=1e-3 * report.E)
                 self.assertTrue(report.steps)
+                self.assertGreater(report.seconds_by_stage["assign"], 0)
         self.assertGreater(errors[0], errors[1])
         self.assertGreater(errors[1], errors[2])
 

@@ -142,6 +142,23 @@ START_TEST(test_edge) {
 }
 END_TEST
 
+/* Far fewer tokens than inputs, at a real layer's size. */
+START_TEST(test_wide_low_rank) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(2, 1536, 550, 11);
+    double rtn = 0;
+    for (size_t r = 0; r < 5; r++) {
+        ganq__solution s = solve(ctx, &l, l.h, 3, all_recipes[r]); /* checks it, in float64 */
+        if (r == 0)
+            rtn = s.error;
+        ck_assert_double_le(s.error, rtn);
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
 /* Rows that a table can hold exactly come out exact: the values here are F16 values. */
 START_TEST(test_exact_rows) {
     static void (*const changes[])(layer * l) = {few_values, quarter_rows};
@@ -248,6 +265,7 @@ int main(void) {
     TCase *tests = tcase_create("edges");
     tcase_set_timeout(tests, 600);
     tcase_add_loop_test(tests, test_edge, 0, sizeof cases / sizeof cases[0]);
+    tcase_add_test(tests, test_wide_low_rank);
     tcase_add_test(tests, test_exact_rows);
     tcase_add_test(tests, test_table_types);
     tcase_add_test(tests, test_dead_inputs);

@@ -49,6 +49,29 @@ START_TEST(test_threads_and_rows) {
 }
 END_TEST
 
+/* Shards cut at multiples of the public row tile, where tiles are as tall as a batch (K > 768). */
+START_TEST(test_shards) {
+    enum { ROWS = 2 * GANQ_ROW_TILE };
+    ganq_context *one = open_context(1), *two = open_context(2);
+    layer l = make_layer(5 * GANQ_ROW_TILE + 3, 780, 800, 7);
+    ganq_quantize_options o = make_options(4, GANQ_RECIPE_DEFAULT);
+    ganq__solution whole = {0}, shard = {0};
+    ck_ganq_ok(ganq__solve(two, l.N, l.K, l.w, l.h, &o, &whole));
+    for (int64_t first = 0; first < l.N; first += ROWS) {
+        const int64_t rows = l.N - first < ROWS ? l.N - first : ROWS;
+        ck_ganq_ok(ganq__solve(first % (2 * ROWS) ? one : two, rows, l.K, l.w + first * l.K, l.h, &o,
+                               &shard));
+        for (int64_t n = 0; n < rows; n++)
+            check_same_rows(&shard, n, &whole, first + n);
+        ganq__solution_free(&shard);
+    }
+    ganq__solution_free(&whole);
+    free_layer(&l);
+    close_context(one);
+    close_context(two);
+}
+END_TEST
+
 /* The steps of ours: START aside, alternations, then a descent that never rises and ends where the
  * layer is. */
 START_TEST(test_monotone) {
@@ -211,6 +234,40 @@ START_TEST(test_options) {
 }
 END_TEST
 
+/* Every stage that a recipe goes through has its time and its work; together no more than the call
+ * took. */
+START_TEST(test_costs) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(64, 100, 300, 9);
+    for (size_t r = 0; r < 5; r++) {
+        ganq__solution s = solve(ctx, &l, l.h, 4, all_recipes[r]);
+        const int ours = r >= 2, alternates = r >= 1;
+        double sum = 0;
+        for (int i = 0; i < GANQ_COST_FINISH; i++) {
+            ck_assert_int_eq(s.costs[i].stage, i + 1);
+            ck_assert_double_ge(s.costs[i].seconds, 0);
+            sum += s.costs[i].seconds;
+        }
+        ck_assert_double_le(sum, 2 * s.seconds);
+        ck_assert_double_gt(s.costs[GANQ_COST_PREPARE - 1].seconds, 0);
+        ck_assert_double_gt(s.costs[GANQ_COST_FINISH - 1].seconds, 0);
+        ck_assert((s.costs[GANQ_COST_STARTS - 1].seconds > 0) == alternates);
+        ck_assert_int_eq(s.costs[GANQ_COST_DESCENT - 1].work > 0, ours);
+        /* at least ten alternations of every row */
+        const double least = alternates ? 10.0 * 64 * 100 * 100 : 0;
+        ck_assert_double_ge(s.costs[GANQ_COST_ASSIGN - 1].work, least / 2);
+        ck_assert_double_ge(s.costs[GANQ_COST_TABLES - 1].work, 2 * least);
+        if (r == 1) {
+            ck_assert_double_eq(s.costs[GANQ_COST_ASSIGN - 1].work, least / 2);
+            ck_assert_double_eq(s.costs[GANQ_COST_TABLES - 1].work, 2 * least);
+        }
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
 typedef struct watcher {
     int calls, cancel_at;
     double last;
@@ -286,11 +343,13 @@ int main(void) {
     TCase *tests = tcase_create("properties");
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, test_threads_and_rows);
+    tcase_add_test(tests, test_shards);
     tcase_add_test(tests, test_monotone);
     tcase_add_test(tests, test_running_error);
     tcase_add_test(tests, test_recipes_rank);
     tcase_add_test(tests, test_outliers);
     tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_costs);
     tcase_add_test(tests, test_progress_and_cancel);
     tcase_add_test(tests, test_no_memory);
     suite_add_tcase(suite, tests);

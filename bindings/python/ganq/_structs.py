@@ -44,10 +44,14 @@ class Step(ctypes.Structure):
     _fields_ = [("kind", c_int32), ("iteration", c_int32), ("error", c_double)]
 
 
+class Cost(ctypes.Structure):
+    _fields_ = [("stage", c_int32), ("reserved", c_int32), ("seconds", c_double), ("work", c_double)]
+
+
 class LayerReport(Sized):
     _fields_ = [("struct_size", c_uint32), ("recipe", c_int32), ("error", c_double), ("norm", c_double),
                 ("seconds", c_double), ("damping", c_double), ("tokens", c_int64), ("step_count", c_int64),
-                ("steps", POINTER(Step)), ("note", c_char_p)]
+                ("steps", POINTER(Step)), ("note", c_char_p), ("cost_count", c_int64), ("costs", POINTER(Cost))]
 
 
 class LayerInfo(Sized):

@@ -14,6 +14,7 @@ from .context import Context
 
 RECIPES = {"default": 0, "rtn": 1, "paper": 2, "fast": 3, "best": 4}
 _STEPS = {1: "start", 2: "assign", 3: "tables", 4: "descent", 5: "round", 6: "outliers"}
+_COSTS = {1: "prepare", 2: "starts", 3: "assign", 4: "tables", 5: "descent", 6: "finish"}
 _LUT_DTYPES = {None: 0, "f16": F16, "f32": F32}
 
 
@@ -99,6 +100,7 @@ class LayerReport:
     tokens: int
     steps: list[Step]
     note: str
+    seconds_by_stage: dict[str, float]  # of all threads together
 
     @property
     def E(self) -> float:
@@ -247,7 +249,7 @@ class Layer(Handle):
         steps = [Step(_STEPS.get(r.steps[i].kind, str(r.steps[i].kind)), r.steps[i].iteration, r.steps[i].error)
                  for i in range(r.step_count)]
         return LayerReport(names.get(r.recipe, str(r.recipe)), r.error, r.norm, r.seconds, r.damping, r.tokens, steps,
-                           text(r.note))
+                           text(r.note), {_COSTS.get(c.stage, str(c.stage)): c.seconds for c in r.costs[:r.cost_count]})
 
     def info(self) -> LayerInfo:
         i = s.LayerInfo()
