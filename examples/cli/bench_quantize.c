@@ -103,7 +103,7 @@ static void add_stages(json_t *row, const ganq_layer_report *report, int threads
 
 typedef struct bench {
     const char *shape;
-    int64_t N, K, bits, recipe;
+    int64_t N, K, bits, recipe, repeat;
     float *x, *w, *y;
     ganq_hessian *hessian;
     ganq_layer *layer;
@@ -122,8 +122,11 @@ static ganq_status run(ganq_context *ctx, bench *b, const cli_blas *blas, json_t
     for (int64_t i = 0; i < b->N * b->K; i++)
         b->w[i] = (float)(0.02 * cli_random_normal(&random));
     ganq_status status = make_hessian(ctx, b->K, &random, &b->hessian);
-    if (status == GANQ_OK)
+    for (int64_t r = 0; r < b->repeat && status == GANQ_OK; r++) {
+        ganq_layer_free(b->layer);
+        b->layer = NULL;
         status = ganq_layer_quantize(ctx, &weight, b->hessian, NULL, &quantize, &b->layer);
+    }
     if (status == GANQ_OK)
         status = ganq_layer_get_report(b->layer, &report);
     if (status != GANQ_OK)
@@ -155,11 +158,13 @@ int cmd_bench_quantize(int argc, char **argv) {
     cli_common common = CLI_COMMON_DEFAULTS;
     const char *blas_path = "";
     int64_t format = CLI_FORMAT_MD;
-    bench b = {.shape = "512x512", .bits = 4};
+    bench b = {.shape = "512x512", .bits = 4, .repeat = 1};
     const cli_option options[] = {
         {CLI_TEXT, 0, "shape", &b.shape, "NxK", 0, 0, "outputs x inputs of the layer"},
         {CLI_INT, 'b', "bits", &b.bits, "B", 2, 4, "bits per code"},
         {CLI_CHOICE, 0, "recipe", &b.recipe, CLI_RECIPES, 0, 0, "how codes and tables are found"},
+        {CLI_INT, 'r', "repeat", &b.repeat, "R", 1, 100,
+         "the last of R runs is shown; the first opens a GPU's libraries"},
         {CLI_TEXT, 0, "blas", &blas_path, "FILE", 0, 0,
          "products of a library, such as libopenblas.so.0, as the yardstick where they are faster"},
         {CLI_CHOICE, 'o', "format", &format, CLI_FORMATS, 0, 0, "of the output"},

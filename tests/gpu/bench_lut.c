@@ -2,9 +2,9 @@
  * launches over copies that no cache holds, beside the bandwidth of a copy and cuBLASLt with f16
  * weights in the same run. JSON on standard output; 77 without a device.
  *
- *   bench_lut [all|once] [NxK ...]     default 28672x8192 and 4096x4096
+ *   bench_lut [all|once] [bits=4,3] [m=1,8] [NxK ...]     default: 28672x8192 and 4096x4096
  *
- * all: not the chosen plan alone, but every plan worth measuring, at 4 and 3 bits. once: no times; the chosen plan of 1, 8 and 16
+ * all: not the chosen plan alone, but every plan worth measuring. once: no times; the chosen plan of 1, 8 and 16
  * tokens runs twice, outside a graph, for a profiler to look at. */
 #include <jansson.h>
 #include <stdio.h>
@@ -165,6 +165,18 @@ static int copies_for(ganq_context *ctx, int64_t bytes) {
 }
 
 typedef enum mode { CHOSEN, ALL, ONCE } mode;
+static const char *wanted_bits = "4,3,2", *wanted_tokens = ""; /* lists; "": all */
+
+/* Whether a list of numbers has this one. */
+static int in_list(const char *list, int64_t number) {
+    for (const char *p = list; *p;) {
+        char *end;
+        if (strtol(p, &end, 10) == number)
+            return 1;
+        p = *end ? end + 1 : end;
+    }
+    return !*list;
+}
 
 typedef struct shape {
     int64_t N, K;
@@ -264,7 +276,7 @@ static void bench_bits(ganq_context *ctx, const shape *s, int bits, double bandw
     j.call.y[0] = device_bytes(ctx, (size_t)(tokens[TOKENS - 1] * s->N) * 4);
     for (int type = 0; type < 2; type++)
         for (int t = 0; t < TOKENS; t++)
-            if (which == CHOSEN || (which == ALL && (type == 0 || tokens[t] <= 8)) || tokens[t] == 1 || tokens[t] == 8 || (tokens[t] == 16 && type == 0))
+            if (in_list(wanted_tokens, tokens[t]))
                 bench_tokens(&j, s, bits, type, t, bandwidth, which, rows);
     for (int i = 0; i < j.copies; i++)
         ganq__lut_ops_cuda.unplace(ctx, j.copy[i]);
@@ -289,8 +301,16 @@ int main(int argc, char **argv) {
     int first = 1;
     if (argc > 1 && (!strcmp(argv[1], "all") || !strcmp(argv[1], "once"))) {
         which = !strcmp(argv[1], "all") ? ALL : ONCE;
+        wanted_tokens = which == ONCE ? "1,8,16" : "";
         first = 2;
     }
+    for (; first < argc; first++)
+        if (!strncmp(argv[first], "bits=", 5))
+            wanted_bits = argv[first] + 5;
+        else if (!strncmp(argv[first], "m=", 2))
+            wanted_tokens = argv[first] + 2;
+        else
+            break;
     for (int i = first; i < argc && i - first < 16; i++) {
         long long N, K;
         if (sscanf(argv[i], "%lldx%lld", &N, &K) != 2 || N < 1 || K < 8 || K % 8) {
@@ -305,8 +325,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) {
         if (which != ONCE)
             bench_f16(ctx, &shapes[i]);
-        for (int bits = 4; bits >= (which == ALL ? 3 : 2); bits--)
-            bench_bits(ctx, &shapes[i], bits, bandwidth, which, rows);
+        for (int bits = 4; bits >= 2; bits--)
+            if (in_list(wanted_bits, bits))
+                bench_bits(ctx, &shapes[i], bits, bandwidth, which, rows);
     }
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);

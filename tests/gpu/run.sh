@@ -43,7 +43,7 @@ step() {
     code=0
     timeout "$limit" "$@" >"$results/$name.out" 2>"$results/$name.log" || code=$?
     echo "$name: exit $code, $(($(date +%s) - began)) s"
-    [ "$code" = 0 ] || { failed="$failed $name"; tail -5 "$results/$name.out" "$results/$name.log"; }
+    [ "$code" = 0 ] || { failed="$failed $name"; tail -n 5 "$results/$name.out"; tail -n 5 "$results/$name.log"; }
 }
 has() {
     command -v "$1" >/dev/null 2>&1 || { echo "$1: skipped, not on this machine"; return 1; }
@@ -98,7 +98,7 @@ run() {
         for recipe in paper default; do
             for shape in 4096x4096 11008x4096 4096x11008; do
                 step "solve_${recipe}_$shape" 120 "$bin/ganq" bench quantize --shape $shape --bits 4 --recipe $recipe \
-                    --device cuda:0 -o json
+                    --repeat 2 --device cuda:0 -o json
                 grep -E '"(seconds|E)"' "$results/solve_${recipe}_$shape.out" || true
             done
         done
