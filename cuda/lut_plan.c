@@ -65,10 +65,6 @@ int32_t ganq__lut_shared_bytes(int32_t sm) {
     return architecture_of(sm)->shared;
 }
 
-static int most_warps(const ganq__lut_shape *shape, int copies, int row_tiles) {
-    return ganq__lut_mma_warps(shape->bits, copies, (int)launch_columns(shape), row_tiles);
-}
-
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
     if (plan->splits < 1 || plan->splits > MOST_SPLITS || plan->warps < 1)
         return 0;
@@ -79,7 +75,8 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
         return !shape->simt_only &&
                (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
                (plan->copies == 4 || (plan->copies == 1 && shape->bits == 4)) &&
-               plan->warps <= most_warps(shape, plan->copies, plan->row_tiles) &&
+               plan->warps <= ganq__lut_mma_warps((int)launch_columns(shape), plan->row_tiles) &&
+               (plan->staged == 0 || (plan->staged == 1 && plan->row_tiles == 1)) &&
                ganq__lut_mma_layout(shape->bits, (int)launch_columns(shape), shape->K, plan).total <=
                    architecture_of(shape->sm)->shared;
     case GANQ__LUT_TILES:
@@ -115,7 +112,7 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
     const architecture *a = architecture_of(shape->sm);
     const int copies = shape->bits == 4 ? a->copies : 4;
     const int64_t columns = launch_columns(shape);
-    ganq__lut_plan plan = {GANQ__LUT_SIMT, 8, 1, copies, 1};
+    ganq__lut_plan plan = {GANQ__LUT_SIMT, 8, 1, copies, 1, 0};
     if (shape->simt_only || (shape->needs_columns && shape->M <= a->simt_rows)) {
         plan.splits = model_splits(a, shape, &plan);
         return plan;
@@ -129,13 +126,15 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
      * without a block. */
     if (columns > 8 ||
         (columns > FEW_COLUMNS && shape->N >= 32 * (int64_t)shape->multiprocessors)) {
-        const int most = most_warps(shape, copies, 2);
         plan.row_tiles = 2;
+        const int most = ganq__lut_mma_warps((int)columns, 2);
         plan.warps = a->wide_warps < most ? a->wide_warps : most;
     }
     plan.splits = model_splits(a, shape, &plan);
-    if (!ganq__lut_plan_fits(&plan, shape)) /* X does not fit beside the tables, or too many warps' sums */
-        plan.row_tiles = 2;
+    /* Few rows of X that are not f16 are converted where they are needed; elsewhere a kernel does it before. */
+    plan.staged = plan.row_tiles == 1 && plan.splits == 1 && shape->needs_columns && shape->M <= GANQ__LUT_CONVERT_ROWS;
+    if (!ganq__lut_plan_fits(&plan, shape)) /* X does not fit beside the tables */
+        plan.staged = 0;
     while (!ganq__lut_plan_fits(&plan, shape) && plan.warps > 1)
         plan.warps /= 2;
     return plan;
@@ -168,20 +167,20 @@ static int add_candidate(const ganq__lut_shape *shape, const ganq__lut_plan *pla
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room) {
     const ganq__lut_plan first = built_in(shape);
     int count = add_candidate(shape, &first, out, 0, room);
-    static const int32_t warps[2][4] = {{4, 6, 8, 12}, {4, 8, 12, 16}}; /* by row tiles */
-    for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
+    static const int32_t warps[] = {4, 8, 12, 16};
+    for (int32_t tiles = 0; tiles < 3; tiles++) /* one, one staged, two */
         for (int w = 0; w < 4; w++)
-            for (int32_t copies = 1; copies <= 4; copies += 3) {
-                ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies, 1};
-                for (; mma.splits <= 2; mma.splits++)
+            for (int32_t copies = 4; copies >= 1; copies -= 3)
+                for (int32_t splits = 1; splits <= 2; splits++) {
+                    const ganq__lut_plan mma = {GANQ__LUT_MMA, warps[w], 1 + tiles / 2, copies, splits, tiles == 1};
                     count = add_candidate(shape, &mma, out, count, room);
-            }
+                }
     for (int32_t splits = 1; splits <= 4 && shape->M <= GANQ__LUT_SIMT_ROWS; splits *= 2) {
-        const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits};
+        const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits, 0};
         count = add_candidate(shape, &simt, out, count, room);
     }
     for (int32_t pieces = 1; pieces <= 8 && shape->columns > GANQ__LUT_SIMT_ROWS; pieces *= 2) {
-        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1};
+        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1, 0};
         count = add_candidate(shape, &tiles, out, count, room);
     }
     return count;
@@ -220,17 +219,17 @@ static int variant_of(const char *name) {
     return 0;
 }
 
-/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split 8.25 us"
+/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split not staged 8.25 us"
  * without the words. */
 static int parse_row(const char *line, ganq__lut_tuned *row) {
     char variant[16];
     memset(row, 0, sizeof *row);
     if (sscanf(line,
                "%" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd64 " %" SCNd64 " %" SCNd32
-               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
+               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
                &row->sm, &row->multiprocessors, &row->bits, &row->N, &row->K, &row->columns,
                variant, &row->plan.warps, &row->plan.row_tiles, &row->plan.copies,
-               &row->plan.splits, &row->microseconds) != 12)
+               &row->plan.splits, &row->plan.staged, &row->microseconds) != 13)
         return 0;
     row->plan.variant = variant_of(variant);
     return row->plan.variant && row->bits >= 2 && row->bits <= 4 && row->N > 0 && row->K > 0 &&
@@ -257,7 +256,7 @@ ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out) {
             GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT,
                            "%s: line %d is no measured plan (sm multiprocessors bits N K columns "
                            "variant warps row_tiles "
-                           "copies splits microseconds)",
+                           "copies splits staged microseconds)",
                            path, number);
         GANQ_TRY_GOTO(free_text, ganq__lut_tuning_set(&tuning, &row));
     }
@@ -310,17 +309,17 @@ ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tun
     GANQ_TRY(ganq__writer_open(&writer, path));
     int length = snprintf(line, sizeof line,
                           "%s\n# sm multiprocessors bits N K columns variant warps row_tiles "
-                          "copies splits microseconds\n",
+                          "copies splits staged microseconds\n",
                           HEADER);
     GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     for (int64_t i = 0; i < tuning->count; i++) {
         const ganq__lut_tuned *r = &tuning->rows[i];
         length = snprintf(line, sizeof line,
                           "%" PRId32 " %" PRId32 " %" PRId32 " %" PRId64 " %" PRId64 " %" PRId32
-                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
+                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
                           r->sm, r->multiprocessors, r->bits, r->N, r->K, r->columns,
                           VARIANTS[r->plan.variant], r->plan.warps, r->plan.row_tiles,
-                          r->plan.copies, r->plan.splits, r->microseconds);
+                          r->plan.copies, r->plan.splits, r->plan.staged, r->microseconds);
         GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     }
     return ganq__writer_commit(&writer);

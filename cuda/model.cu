@@ -61,9 +61,54 @@ static __global__ void __launch_bounds__(1024) norm(int64_t D, const float *x, i
         y[m * ldy + d] = row[d] * scale * weight[d];
 }
 
+// The same for rows that fit into the block's registers, 16 bytes at a time; the weights, which no kernel writes, are
+// there before the kernel in front has ended.
+enum { NORM_HELD = 4 };
+static __global__ void __launch_bounds__(1024) norm_held(int64_t D, const float *x, int64_t ldx, const float *added, float *sum,
+                                                         const float *weight, float eps, float *y, int64_t ldy) {
+    __shared__ float box[32];
+    const int64_t m = blockIdx.x;
+    float4 v[NORM_HELD], g[NORM_HELD];
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < NORM_HELD; i++) {
+        const int64_t d = 4 * ((int64_t)threadIdx.x + i * blockDim.x);
+        g[i] = d < D ? *(const float4 *)(weight + d) : make_float4(0, 0, 0, 0);
+    }
+    ganq_allow_next();
+    ganq_wait_for_previous();
+#pragma unroll
+    for (int i = 0; i < NORM_HELD; i++) {
+        const int64_t d = 4 * ((int64_t)threadIdx.x + i * blockDim.x);
+        v[i] = d < D ? *(const float4 *)(x + m * ldx + d) : make_float4(0, 0, 0, 0);
+        if (added && d < D) {
+            const float4 b = *(const float4 *)(added + m * D + d);
+            v[i].x += b.x, v[i].y += b.y, v[i].z += b.z, v[i].w += b.w;
+            *(float4 *)(sum + m * D + d) = v[i];
+        }
+        squares = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, squares))));
+    }
+    const float scale = 1 / sqrtf(ganq_block_sum(squares, box) / (float)D + eps);
+#pragma unroll
+    for (int i = 0; i < NORM_HELD; i++) {
+        const int64_t d = 4 * ((int64_t)threadIdx.x + i * blockDim.x);
+        if (d < D)
+            *(float4 *)(y + m * ldy + d) = make_float4(v[i].x * scale * g[i].x, v[i].y * scale * g[i].y,
+                                                       v[i].z * scale * g[i].z, v[i].w * scale * g[i].w);
+    }
+}
+
+static int in_vectors(const void *p, int64_t ld) { return (uintptr_t)p % 16 == 0 && ld % 4 == 0; }
+
 cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
                             float *sum, const float *weight, float eps, float *y, int64_t ldy) {
     int threads = 32;
+    if (D <= 4 * NORM_HELD * 1024 && in_vectors(x, ldx) && in_vectors(y, ldy) && in_vectors(weight, D) &&
+        in_vectors(added, D) && in_vectors(sum, D)) {
+        threads = (int)((D + 4 * NORM_HELD - 1) / (4 * NORM_HELD) + 31) / 32 * 32;
+        return ganq_start(norm_held, dim3((unsigned)M), dim3((unsigned)threads), 0, queue, D, x, ldx, added, sum, weight, eps, y,
+                          ldy);
+    }
     while (threads < 1024 && threads * 4 < D)
         threads *= 2;
     return ganq_start(norm, dim3((unsigned)M), dim3((unsigned)threads), 0, queue, D, x, ldx, added, sum, weight, eps, y, ldy);

@@ -53,8 +53,8 @@ typedef struct ganq__model_ops {
     /* y[m,d] = x[m,d] / sqrt(mean_d(x[m,:]^2) + eps) * weight[d]; y may be x. */
     ganq_status (*rms_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *x, int64_t ldx,
                             const float *weight, float eps, float *y, int64_t ldy);
-    /* sum = a + b, y = rms_norm(sum); all [M, D], contiguous; sum may be a or b. The bits of add
-     * and rms_norm. */
+    /* sum = a + b, y = rms_norm(sum); all [M, D], contiguous; sum may be a or b, y may be b. The bits
+     * of add and rms_norm. */
     ganq_status (*add_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
                             float *sum, const float *weight, float eps, float *y);
     ganq_status (*heads)(ganq_context *ctx, const ganq__heads *heads);

@@ -209,8 +209,9 @@ static ganq_status forward_piece(const piece *p) {
     int ends;
     float *const qkv[] = {w->q, w->k, w->v}, *const gate_up[] = {w->gate, w->up};
     const float eps = (float)c->norm_eps;
-    GANQ_TRY(ops->rms_norm(p->ctx, p->M, c->hidden, p->h, c->hidden, p->block->attention_norm, eps,
-                           w->normed, c->hidden));
+    if (!p->run->normed)
+        GANQ_TRY(ops->rms_norm(p->ctx, p->M, c->hidden, p->h, c->hidden, p->block->attention_norm,
+                               eps, w->normed, c->hidden));
     GANQ_TRY(observe(p, GANQ__INPUT_ATTENTION, c->hidden, w->normed, &ends));
     if (ends)
         return GANQ_OK;
@@ -232,6 +233,9 @@ static ganq_status forward_piece(const piece *p) {
     if (ends)
         return GANQ_OK;
     GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, w->gate, &w->normed));
+    if (p->run->next_norm)
+        return ops->add_norm(p->ctx, p->M, c->hidden, w->residual, w->normed, p->h,
+                             p->run->next_norm, eps, w->normed);
     return ops->add(p->ctx, p->M * c->hidden, w->residual, w->normed, p->h);
 }
 

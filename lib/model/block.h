@@ -77,6 +77,11 @@ typedef struct ganq__block_run {
     ganq__observe_fn
         observe; /* NULL: none. Called once per piece of workspace->tokens tokens and input */
     void *user;
+    /* In a row of blocks over at most workspace->tokens tokens, a block's last addition and the next
+     * one's first norm are one operation: next_norm is that norm's weight, NULL where there is none to
+     * come; normed 1: the block before has left workspace->normed. */
+    const float *next_norm;
+    int normed;
     int stop; /* 1: end once `stop_after` was observed; h is left as it was */
     ganq__input stop_after;
 } ganq__block_run;

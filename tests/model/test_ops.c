@@ -189,6 +189,12 @@ START_TEST(add_norm) {
         float *y = random_floats(M * D, 1, 5), *normed = random_floats(M * D, 1, 6);
         ck_ganq_ok(ctx->model->add(ctx, M * D, a, b, sum));
         ck_ganq_ok(ctx->model->rms_norm(ctx, M, D, sum, D, weight, 1e-3f, normed, D));
+        memcpy(y, b, bytes); /* y in b's place, sum in a's */
+        float *c = random_floats(M * D, 1, 1);
+        ck_ganq_ok(ctx->model->add_norm(ctx, M, D, c, y, c, weight, 1e-3f, y));
+        ck_assert_mem_eq(c, sum, bytes);
+        ck_assert_mem_eq(y, normed, bytes);
+        free(c);
         ck_ganq_ok(ctx->model->add_norm(ctx, M, D, a, b, b, weight, 1e-3f, y));
         ck_assert_mem_eq(b, sum, bytes);
         ck_assert_mem_eq(y, normed, bytes);
