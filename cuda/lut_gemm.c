@@ -365,7 +365,8 @@ static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int
         r->parts = 1;
         r->needs_columns = 0;
     }
-    if (r->needs_columns && r->plan.variant == GANQ__LUT_MMA && r->plan.staged && r->plan.splits == 1 && call->M <= GANQ__LUT_CONVERT_ROWS) {
+    if (r->needs_columns && r->plan.variant == GANQ__LUT_MMA && r->plan.row_tiles == 1 &&
+        r->plan.splits == 1 && call->M <= GANQ__LUT_CONVERT_ROWS) {
         r->converts = 1;
         r->needs_columns = 0;
     }
@@ -415,7 +416,7 @@ static const char *row_of(const void *data, int32_t dtype, int64_t row, int64_t 
 static int64_t slots_of(const ganq__cuda *cuda, const ganq__lut_args *args, const ganq__lut_plan *plan) {
     const ganq__lut_shared s = ganq__lut_mma_layout(args->bits, args->most_columns, args->K, plan);
     return (int64_t)cuda->multiprocessors *
-           ganq__lut_mma_slots(plan, s.total,
+           ganq__lut_mma_slots(args->bits, args->most_columns, plan, s.total,
                                ganq__lut_shared_bytes(cuda->sm) + 1024);
 }
 

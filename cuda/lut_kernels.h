@@ -43,7 +43,7 @@ typedef struct ganq__lut_shared {
     int32_t sums;     /* [warps][rows][columns] f32                                     */
     int32_t outliers; /* [rows][columns of the kernel's instance: 8, 16 or 32] f32      */
     int32_t scales;   /* [columns] f32, where X is converted                            */
-    int32_t x;        /* [columns][x_ld] f16: the block's part of X, where it is staged  */
+    int32_t x;        /* [columns][x_ld] f16: the block's part of X, with one row tile   */
     int32_t x_ld;     /* elements                                                       */
     int32_t total;
 } ganq__lut_shared;
@@ -109,7 +109,7 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
     ganq__lut_shared s;
     const int32_t rows = 16 * plan->row_tiles, wide = columns <= 8 ? 8 : columns <= 16 ? 16 : 32;
     const int64_t units = ganq__lut_units(K, bits), slice = (units + plan->splits - 1) / plan->splits;
-    const int64_t ld = plan->staged ? slice * ganq__unit_columns(bits) + 32 : 0;
+    const int64_t ld = plan->row_tiles == 1 ? slice * ganq__unit_columns(bits) + 32 : 0;
     s.raw = plan->row_tiles * ganq__pair_table_bytes(bits, plan->copies);
     s.sums = s.raw + rows * 2 * (1 << bits);
     s.outliers = s.sums + (plan->warps * rows * columns * 4 + 15) / 16 * 16;
@@ -120,13 +120,17 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
     return s;
 }
 /* Most warps of a block of the mma kernel: what its registers leave room for. */
-static inline int32_t ganq__lut_mma_warps(int columns, int row_tiles) {
-    return row_tiles == 1 ? 8 : columns <= 8 ? 16 : columns <= 16 ? 12 : 8;
+static inline int32_t ganq__lut_mma_warps(int bits, int copies, int columns, int row_tiles) {
+    if (row_tiles == 1)
+        return bits == 3 || copies == 1 ? 8 : 12;
+    return columns <= 8 ? 16 : columns <= 16 ? 12 : 8;
 }
-/* Blocks of the staged kernel that a multiprocessor has room for: registers are cut for two full ones. shared: bytes of
- * a multiprocessor. */
-static inline int32_t ganq__lut_mma_slots(const ganq__lut_plan *plan, int32_t bytes, int32_t shared) {
-    const int32_t by_warps = 2 * ganq__lut_mma_warps(8, 1) / plan->warps, by_shared = shared / (bytes + 1024);
+/* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one
+ * with two. shared: bytes of a multiprocessor. */
+static inline int32_t ganq__lut_mma_slots(int bits, int columns, const ganq__lut_plan *plan, int32_t bytes,
+                                          int32_t shared) {
+    const int32_t warps = (plan->row_tiles == 1 ? 2 : 1) * ganq__lut_mma_warps(bits, plan->copies, columns, plan->row_tiles);
+    const int32_t by_warps = warps / plan->warps, by_shared = shared / (bytes + 1024);
     const int32_t slots = by_warps < by_shared ? by_warps : by_shared;
     return slots > 1 ? slots : 1;
 }

@@ -2,11 +2,11 @@
 // sums (sm_80 and later).
 //
 // Layout   codes: tile16 (lut_layout.h); tables [N][L] f16; X [columns, K] f16, rows 16-byte aligned,
-//          K % 8 == 0; or (STAGED, `convert`) rows of X of any type
+//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type
 //
-// Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~; STAGED: as many rows, one
-//          after the other, as it takes: b, b + blocks of the grid, ... Its warps share the part of K, in
-//          one piece each, for all columns of X:
+// Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~ at a time, as many
+//          times as it takes: rows b, b + blocks of the grid, ... Its warps share the part of K, in one
+//          piece each, for all columns of X:
 //
 //              K         | units of warp 0 | units of warp 1 | ...
 //              rows b    |                 |                 |     sums of the warps, in their order
@@ -23,15 +23,14 @@
 //          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
 //          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
 //
-// X        STAGED (one row tile, up to 8 columns): the block's part of X lies in shared memory, as f16
-//          columns, 64 bytes beside a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet
-//          different banks. Else it is read through the first-level cache: blocks that run side by side
-//          need the same part at about the same time. Lanes of columns that are not there read nothing:
-//          they have zeros.
+// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns, 64
+//          bytes beside a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks.
+//          Two row tiles: it is read through the first-level cache, which keeps some or all of it from rows
+//          to rows. Lanes of columns that are not there read nothing: they have zeros.
 //
 // Bytes    DEPTH units (64 to 96 bytes per lane) are multiplied while the next DEPTH are on their way
 //
-// Order    codes of the first two turns are asked for, tables made, and only then the kernel before this
+// Order    codes of the first units are asked for, tables made, and only then the kernel before this
 //          one awaited: neither depends on it
 //
 // Bound    issue slots per weight, main loop, M <= 8: docs/kernels.md
@@ -47,8 +46,8 @@ namespace lut {
 
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
 // accordingly. ganq__lut_mma_slots has the same numbers.
-static __host__ __device__ constexpr int mma_threads(int row_tiles, int column_tiles) {
-    return row_tiles == 1 ? 256 : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
+static __host__ __device__ constexpr int mma_threads(int bits, int copies, int row_tiles, int column_tiles) {
+    return row_tiles == 1 ? (bits == 3 || copies == 1 ? 256 : 384) : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
 }
 static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
     return row_tiles == 2 ? 1 : 2;
@@ -203,12 +202,13 @@ static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int f
     }
 }
 
-template <int BITS, int COPIES, int ROW_TILES, int NT, bool STAGED>
-static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(ROW_TILES))
+template <int BITS, int COPIES, int ROW_TILES, int NT>
+static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT), mma_blocks(ROW_TILES))
     mma_kernel(const __grid_constant__ ganq__lut_args args) {
     constexpr int UNIT_TILES = BITS == 4 ? 1 : BITS == 3 ? 4 : 2, VECTORS = BITS == 3 ? 3 : 1;
     constexpr int DEPTH = (BITS == 3 ? 2 : 4) / ROW_TILES, UNIT_COLUMNS = 64 * UNIT_TILES, L = 1 << BITS;
     constexpr int ROWS = 16 * ROW_TILES, TABLE = ganq__pair_table_bytes(BITS, COPIES);
+    constexpr bool STAGED = ROW_TILES == 1;
     constexpr bool AHEAD = NT <= 2; // X of the next tile is asked for before this tile is multiplied
     GANQ_DYNAMIC_SHARED(unsigned char, shared);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
@@ -247,16 +247,6 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
     for (int d = 0; d < DEPTH; d++)
         if (d < count)
             load_codes(codes, d, units_now[d]);
-    bool asked = count > DEPTH; // for the codes of the next turn
-    if (asked) {
-#pragma unroll
-        for (int i = 0; i < ROW_TILES; i++)
-            codes[i] += DEPTH * VECTORS * 32;
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++)
-            if (d + DEPTH < count)
-                load_codes(codes, d, units_next[d]);
-    }
 
     ganq_allow_next();
     {
@@ -302,11 +292,10 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
     }
     const uint32_t place = COPIES == 4 ? (uint32_t)lane * 4 : (uint32_t)(lane / 4) << 10;
 
-    bool more; // rows after these
-    do {
+    for (;;) {
         const ganq__lut_part &part = args.part[part_of_block(args, block)];
         const int first_row = (block - part.first_block) * ROWS, next = block + (int)gridDim.x;
-        more = STAGED && next < args.blocks;
+        const bool more = next < args.blocks;
         if (more) { // tables of the next rows, as they are in memory
             constexpr int CHUNKS = 2 * L; // of 16 bytes per 16 rows
             const ganq__lut_part &its = args.part[part_of_block(args, next)];
@@ -315,8 +304,7 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
                                                     (int64_t)group_of(its, next, i / CHUNKS) * (32 << BITS) +
                                                     16 * (i % CHUNKS));
         }
-        if (STAGED)
-            ganq_copy_commit();
+        ganq_copy_commit();
         const bool has_outliers = part.rowptr != nullptr;
         if (has_outliers && (STAGED || blockIdx.y == 0))
             outlier_sums(
@@ -338,20 +326,17 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
             const bool last = left <= DEPTH;
             const int available = !last ? left - DEPTH : more ? count : 0;
             const int x_next = last ? x_begin : x_at + DEPTH * UNIT_COLUMNS;
-            if (!asked) {
-                if (!last) {
+            if (!last) {
 #pragma unroll
-                    for (int i = 0; i < ROW_TILES; i++)
-                        codes[i] += DEPTH * VECTORS * 32;
-                } else if (more) {
-                    find_codes(next, codes);
-                }
-#pragma unroll
-                for (int d = 0; d < DEPTH; d++)
-                    if (!CHECK || d < available)
-                        load_codes(codes, d, units_next[d]);
+                for (int i = 0; i < ROW_TILES; i++)
+                    codes[i] += DEPTH * VECTORS * 32;
+            } else if (more) {
+                find_codes(next, codes);
             }
-            asked = false;
+#pragma unroll
+            for (int d = 0; d < DEPTH; d++)
+                if (!CHECK || d < available)
+                    load_codes(codes, d, units_next[d]);
 #pragma unroll
             for (int d = 0; d < DEPTH; d++) {
                 if (CHECK && d >= left)
@@ -419,8 +404,7 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
                     if (column < width)
                         all[(warp * ROWS + 16 * i + lane / 4 + 8 * (e >> 1)) * width + column] = sums[i][n][e];
                 }
-        if (STAGED)
-            ganq_copy_wait<0>();
+        ganq_copy_wait<0>();
         __syncthreads();
         const int outputs = args.splits > 1 ? width : args.M;
         for (int i = (int)threadIdx.x; i < ROWS * outputs; i += (int)blockDim.x) {
@@ -436,14 +420,14 @@ static __global__ void __launch_bounds__(mma_threads(ROW_TILES, NT), mma_blocks(
             else if (first_row + r < part.N)
                 finish(args, part, first_row + r, m, args.convert ? scales : args.scales, sum);
         }
-        if (more) {
+        if (!more)
+            return;
 #pragma unroll
-            for (int i = 0; i < ROW_TILES; i++)
-                make_pairs<BITS, COPIES>((const uint16_t *)(raw + i * (32 << BITS)), shared + i * TABLE);
-            block = next;
-            __syncthreads();
-        }
-    } while (more);
+        for (int i = 0; i < ROW_TILES; i++)
+            make_pairs<BITS, COPIES>((const uint16_t *)(raw + i * (32 << BITS)), shared + i * TABLE);
+        block = next;
+        __syncthreads();
+    }
 }
 
 } // namespace lut

@@ -8,16 +8,17 @@
 
 namespace lut {
 
-template <int BITS, int COPIES, int ROW_TILES, int NT, bool STAGED>
+template <int BITS, int COPIES, int ROW_TILES, int NT>
 static cudaError_t start_mma(ganq__cuda_queue queue, ganq__lut_args &args, const ganq__lut_plan *plan,
                              int64_t slots) {
-    if (32 * plan->warps > mma_threads(ROW_TILES, NT))
+    static_assert(mma_threads(BITS, COPIES, ROW_TILES, NT) % 32 == 0, "whole warps");
+    if (32 * plan->warps > mma_threads(BITS, COPIES, ROW_TILES, NT))
         return cudaErrorInvalidConfiguration;
     count_blocks(args, 16 * ROW_TILES);
     args.shared = ganq__lut_mma_layout(BITS, args.most_columns, args.K, plan);
     int64_t blocks = slots / args.splits > 0 ? slots / args.splits : 1;
-    blocks = STAGED && blocks < args.blocks ? blocks : args.blocks;
-    return ganq_start(mma_kernel<BITS, COPIES, ROW_TILES, NT, STAGED>, dim3((unsigned)blocks, (unsigned)args.splits),
+    blocks = blocks < args.blocks ? blocks : args.blocks;
+    return ganq_start(mma_kernel<BITS, COPIES, ROW_TILES, NT>, dim3((unsigned)blocks, (unsigned)args.splits),
                       dim3(32u * (unsigned)plan->warps), (size_t)args.shared.total, queue, args);
 }
 
@@ -25,14 +26,13 @@ template <int BITS, int COPIES>
 static cudaError_t launch_mma_copies(ganq__cuda_queue queue, ganq__lut_args args, const ganq__lut_plan *plan,
                                      int64_t slots) {
     if (plan->row_tiles == 1 && args.most_columns <= 8)
-        return plan->staged ? start_mma<BITS, COPIES, 1, 1, true>(queue, args, plan, slots)
-                            : start_mma<BITS, COPIES, 1, 1, false>(queue, args, plan, slots);
+        return start_mma<BITS, COPIES, 1, 1>(queue, args, plan, slots);
     if (args.most_columns <= 8)
-        return start_mma<BITS, COPIES, 2, 1, false>(queue, args, plan, slots);
+        return start_mma<BITS, COPIES, 2, 1>(queue, args, plan, slots);
     if (args.most_columns <= 16)
-        return start_mma<BITS, COPIES, 2, 2, false>(queue, args, plan, slots);
+        return start_mma<BITS, COPIES, 2, 2>(queue, args, plan, slots);
     if (args.most_columns <= GANQ__LUT_MMA_COLUMNS)
-        return start_mma<BITS, COPIES, 2, 4, false>(queue, args, plan, slots);
+        return start_mma<BITS, COPIES, 2, 4>(queue, args, plan, slots);
     return cudaErrorInvalidValue;
 }
 

@@ -11,8 +11,8 @@
 #include "file.h"
 #include "lut_kernels.h"
 
-/* What the model needs of an architecture. All of it is modelled, none measured here;
- * docs/kernels.md derives it. */
+/* What decides, by architecture. 90 was measured on an H200 (docs/bench/gpu-h200.json) and stands in for its
+ * successors; the others are modelled: docs/kernels.md derives them. */
 typedef struct architecture {
     int32_t sm;
     int32_t shared; /* bytes of shared memory per block, at most                                  */
@@ -20,20 +20,22 @@ typedef struct architecture {
         copies; /* of the 4-bit pair table: 4 where lookups are what limits, 1 where memory is */
     int32_t wide_warps;  /* per block of two row tiles, up to 8 columns  */
     int32_t simt_rows;   /* most rows of X for which fp32 beats preparing X for tensor cores   */
+    int32_t piece;       /* of W~ that cuBLASLt gets at a time, times 48 MB */
     double bytes_per_us; /* of device memory */
 } architecture;
 
 static const architecture ARCHITECTURES[] = {
-    {80, 163 * 1024, 4, 16, 1, 2.0e6}, /* A100 */
-    {86, 99 * 1024, 1, 8, 4, 0.77e6},  /* RTX A6000  */
-    {89, 99 * 1024, 1, 8, 4, 1.0e6}, /* RTX 4090: 20 issue slots per 4-bit weight, conflicts hide */
-    {90, 227 * 1024, 4, 16, 0, 4.8e6},  /* H200: 3.2 issue slots per 4-bit weight  */
-    {100, 227 * 1024, 4, 16, 0, 8.0e6}, /* B200 */
-    {120, 99 * 1024, 1, 8, 4, 1.8e6},   /* RTX 5090   */
+    {80, 163 * 1024, 4, 16, 1, 1, 2.0e6}, /* A100 */
+    {86, 99 * 1024, 1, 8, 4, 1, 0.77e6},  /* RTX A6000  */
+    {89, 99 * 1024, 1, 8, 4, 1, 1.0e6}, /* RTX 4090: 20 issue slots per 4-bit weight, conflicts hide */
+    {90, 227 * 1024, 4, 16, 0, 2, 4.8e6},  /* H200: 3.2 issue slots per 4-bit weight  */
+    {100, 227 * 1024, 4, 16, 0, 2, 8.0e6}, /* B200 */
+    {120, 99 * 1024, 1, 8, 4, 1, 1.8e6},   /* RTX 5090   */
 };
 
 enum {
     FEW_COLUMNS = 4, /* up to here one row tile per block: reading X costs less than fewer blocks */
+    MANY_ROWS = 200, /* per multiprocessor: 28672 rows of an H200 are, 12288 are not */
     TILE_COLUMNS = 64, /* from more columns than this on W~ is written out for cuBLASLt */
     MOST_SPLITS = 8
 };
@@ -65,6 +67,10 @@ int32_t ganq__lut_shared_bytes(int32_t sm) {
     return architecture_of(sm)->shared;
 }
 
+static int most_warps(const ganq__lut_shape *shape, int copies, int row_tiles) {
+    return ganq__lut_mma_warps(shape->bits, copies, (int)launch_columns(shape), row_tiles);
+}
+
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
     if (plan->splits < 1 || plan->splits > MOST_SPLITS || plan->warps < 1)
         return 0;
@@ -75,8 +81,7 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
         return !shape->simt_only &&
                (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
                (plan->copies == 4 || (plan->copies == 1 && shape->bits == 4)) &&
-               plan->warps <= ganq__lut_mma_warps((int)launch_columns(shape), plan->row_tiles) &&
-               (plan->staged == 0 || (plan->staged == 1 && plan->row_tiles == 1)) &&
+               plan->warps <= most_warps(shape, plan->copies, plan->row_tiles) &&
                ganq__lut_mma_layout(shape->bits, (int)launch_columns(shape), shape->K, plan).total <=
                    architecture_of(shape->sm)->shared;
     case GANQ__LUT_TILES:
@@ -112,13 +117,14 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
     const architecture *a = architecture_of(shape->sm);
     const int copies = shape->bits == 4 ? a->copies : 4;
     const int64_t columns = launch_columns(shape);
-    ganq__lut_plan plan = {GANQ__LUT_SIMT, 8, 1, copies, 1, 0};
+    ganq__lut_plan plan = {GANQ__LUT_SIMT, 8, 1, copies, 1};
     if (shape->simt_only || (shape->needs_columns && shape->M <= a->simt_rows)) {
         plan.splits = model_splits(a, shape, &plan);
         return plan;
     }
     if (shape->columns > TILE_COLUMNS) {
         plan.variant = GANQ__LUT_TILES;
+        plan.row_tiles = a->piece;
         return plan;
     }
     plan.variant = GANQ__LUT_MMA;
@@ -126,15 +132,18 @@ static ganq__lut_plan built_in(const ganq__lut_shape *shape) {
      * without a block. */
     if (columns > 8 ||
         (columns > FEW_COLUMNS && shape->N >= 32 * (int64_t)shape->multiprocessors)) {
+        const int most = most_warps(shape, copies, 2);
         plan.row_tiles = 2;
-        const int most = ganq__lut_mma_warps((int)columns, 2);
         plan.warps = a->wide_warps < most ? a->wide_warps : most;
     }
+    /* Small tables leave room for many small blocks, which wait for each other less. */
+    if (a->copies == 4 && shape->bits < 4 && shape->N >= MANY_ROWS * (int64_t)shape->multiprocessors) {
+        plan.row_tiles = 2;
+        plan.warps = 4;
+    }
     plan.splits = model_splits(a, shape, &plan);
-    /* Few rows of X that are not f16 are converted where they are needed; elsewhere a kernel does it before. */
-    plan.staged = plan.row_tiles == 1 && plan.splits == 1 && shape->needs_columns && shape->M <= GANQ__LUT_CONVERT_ROWS;
-    if (!ganq__lut_plan_fits(&plan, shape)) /* X does not fit beside the tables */
-        plan.staged = 0;
+    if (!ganq__lut_plan_fits(&plan, shape)) /* X does not fit beside the tables, or too many warps' sums */
+        plan.row_tiles = 2;
     while (!ganq__lut_plan_fits(&plan, shape) && plan.warps > 1)
         plan.warps /= 2;
     return plan;
@@ -167,20 +176,20 @@ static int add_candidate(const ganq__lut_shape *shape, const ganq__lut_plan *pla
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room) {
     const ganq__lut_plan first = built_in(shape);
     int count = add_candidate(shape, &first, out, 0, room);
-    static const int32_t warps[] = {4, 8, 12, 16};
-    for (int32_t tiles = 0; tiles < 3; tiles++) /* one, one staged, two */
+    static const int32_t warps[2][4] = {{4, 6, 8, 12}, {4, 8, 12, 16}}; /* by row tiles */
+    for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
         for (int w = 0; w < 4; w++)
-            for (int32_t copies = 4; copies >= 1; copies -= 3)
-                for (int32_t splits = 1; splits <= 2; splits++) {
-                    const ganq__lut_plan mma = {GANQ__LUT_MMA, warps[w], 1 + tiles / 2, copies, splits, tiles == 1};
+            for (int32_t copies = 1; copies <= 4; copies += 3) {
+                ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies, 1};
+                for (; mma.splits <= 2; mma.splits++)
                     count = add_candidate(shape, &mma, out, count, room);
-                }
+            }
     for (int32_t splits = 1; splits <= 4 && shape->M <= GANQ__LUT_SIMT_ROWS; splits *= 2) {
-        const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits, 0};
+        const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits};
         count = add_candidate(shape, &simt, out, count, room);
     }
     for (int32_t pieces = 1; pieces <= 8 && shape->columns > GANQ__LUT_SIMT_ROWS; pieces *= 2) {
-        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1, 0};
+        const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1};
         count = add_candidate(shape, &tiles, out, count, room);
     }
     return count;
@@ -219,17 +228,17 @@ static int variant_of(const char *name) {
     return 0;
 }
 
-/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split not staged 8.25 us"
+/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split 8.25 us"
  * without the words. */
 static int parse_row(const char *line, ganq__lut_tuned *row) {
     char variant[16];
     memset(row, 0, sizeof *row);
     if (sscanf(line,
                "%" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd64 " %" SCNd64 " %" SCNd32
-               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
+               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
                &row->sm, &row->multiprocessors, &row->bits, &row->N, &row->K, &row->columns,
                variant, &row->plan.warps, &row->plan.row_tiles, &row->plan.copies,
-               &row->plan.splits, &row->plan.staged, &row->microseconds) != 13)
+               &row->plan.splits, &row->microseconds) != 12)
         return 0;
     row->plan.variant = variant_of(variant);
     return row->plan.variant && row->bits >= 2 && row->bits <= 4 && row->N > 0 && row->K > 0 &&
@@ -256,7 +265,7 @@ ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out) {
             GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT,
                            "%s: line %d is no measured plan (sm multiprocessors bits N K columns "
                            "variant warps row_tiles "
-                           "copies splits staged microseconds)",
+                           "copies splits microseconds)",
                            path, number);
         GANQ_TRY_GOTO(free_text, ganq__lut_tuning_set(&tuning, &row));
     }
@@ -309,17 +318,17 @@ ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tun
     GANQ_TRY(ganq__writer_open(&writer, path));
     int length = snprintf(line, sizeof line,
                           "%s\n# sm multiprocessors bits N K columns variant warps row_tiles "
-                          "copies splits staged microseconds\n",
+                          "copies splits microseconds\n",
                           HEADER);
     GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     for (int64_t i = 0; i < tuning->count; i++) {
         const ganq__lut_tuned *r = &tuning->rows[i];
         length = snprintf(line, sizeof line,
                           "%" PRId32 " %" PRId32 " %" PRId32 " %" PRId64 " %" PRId64 " %" PRId32
-                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
+                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
                           r->sm, r->multiprocessors, r->bits, r->N, r->K, r->columns,
                           VARIANTS[r->plan.variant], r->plan.warps, r->plan.row_tiles,
-                          r->plan.copies, r->plan.splits, r->plan.staged, r->microseconds);
+                          r->plan.copies, r->plan.splits, r->microseconds);
         GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     }
     return ganq__writer_commit(&writer);

@@ -26,7 +26,6 @@ typedef struct ganq__lut_plan {
     int32_t
         copies; /* of a 4-bit pair table: 4, no bank conflicts, 64 KB per row tile; or 1, 16 KB */
     int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel           */
-    int32_t staged; /* MMA, one row tile: X lies in shared memory and blocks take rows in turn, 0 or 1 */
 } ganq__lut_plan;
 
 /* What decides. */

@@ -160,7 +160,8 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
     ganq__cuda_of(ctx)->generation++; /* recorded steps have the old plan */
     *microseconds = best.microseconds;
     *untuned = first;
-    status = keep(state, &best);
+    if (!shape.simt_only) /* layers with tables in f32 have one kernel, and must not decide for the others */
+        status = keep(state, &best);
 finish:
     finish(&job);
     ganq__cuda_leave(previous);

@@ -33,7 +33,7 @@ static ganq_status make_layer(ganq_context *ctx, int64_t N, int64_t K, int bits,
         for (int64_t i = 0; i < N * K; i++)
             codes[i] = (uint8_t)(cli_random_bits(&random) & ((1u << bits) - 1));
         for (int64_t i = 0; i < N << bits; i++)
-            lut[i] = (float)(i % (1 << bits)) / 16 - 0.4f;
+            lut[i] = (float)(i % (1 << bits)) / 16 - 0.375f; /* f16 holds these: tables in f32 are another kernel's */
         status = ganq_layer_import(ctx, bits, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_U8, N, K, codes),
                                    &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, N, 1 << bits, lut),
                                    NULL, NULL, NULL, NULL, out);

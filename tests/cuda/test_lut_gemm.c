@@ -170,9 +170,9 @@ static void check(ganq_context *ctx, const ganq_layer *layer, const ganq__lut_pl
     char what[256];
     snprintf(what, sizeof what,
              "%d bits, %dx%d, M %d, x %d, y %d, variant %d, %d warps, %d row tiles, %d copies, %d "
-             "splits, staged %d",
+             "splits",
              layer->bits, (int)layer->N, (int)layer->K, (int)c->M, (int)c->x_dtype, (int)c->y_dtype,
-             plan->variant, plan->warps, plan->row_tiles, plan->copies, plan->splits, plan->staged);
+             plan->variant, plan->warps, plan->row_tiles, plan->copies, plan->splits);
     float *x = random_x(c, layer->K), *y, *again;
     emulator_set_order(0);
     y = run(ctx, layer, plan, c, x);
@@ -202,7 +202,7 @@ START_TEST(test_simt) {
                 const int64_t N = shapes[s][0], K = shapes[s][1],
                               M = (int64_t[]){1, 2, 3, 8, 11, 5}[(s + 2 * t + 3 * variant) % 6];
                 const ganq__lut_plan plan = {GANQ__LUT_SIMT, variant ? 8 : 3, 1, 4,
-                                             variant ? 2 : 1, 0};
+                                             variant ? 2 : 1};
                 /* aligned rows, then rows at odd addresses */
                 const run_case c = {M,
                                     variant ? K + 3 : (K + 7) / 8 * 8,
@@ -236,12 +236,12 @@ START_TEST(test_mma) {
     ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
     if (bits != 4 && copies == 1)
         return;
-    for (int i = 0; i < 15; i++) {
-        const int64_t M = (int64_t[]){1, 3, 8, 9, 16, 17, 32, 5, 1, 12, 24, 40, 2, 7, 3}[i];
-        const int row_tiles = i > 11 || (i % 2 == 0 && M <= 4) ? 1 : 2,
-                  type = (int[]){1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 2, 1, 1, 1, 0}[i];
+    for (int i = 0; i < 12; i++) {
+        const int64_t M = (int64_t[]){1, 3, 8, 9, 16, 17, 32, 5, 1, 12, 24, 40}[i];
+        const int row_tiles = i % 2 == 0 && M <= 4 ? 1 : 2,
+                  type = (int[]){1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 2, 1}[i];
         const ganq__lut_plan plan = {GANQ__LUT_MMA, i % 3 == 0 ? 2 : 8, row_tiles, copies,
-                                     i % 4 == 3 ? 3 : 1, i > 11 || i == 8};
+                                     i % 4 == 3 ? 3 : 1};
         const int64_t N = (int64_t[]){16, 33, 50, 15}[i % 4],
                       K = (int64_t[]){64, 136, 264, 1032, 2056}[i % 5];
         check_mma(ctx, bits, &plan, N, K, M, type, 0, exact);
@@ -259,7 +259,7 @@ START_TEST(test_long_rows) {
     ganq_layer *layer = random_layer(bits, 16, 5000, 0, 1, 1);
     const float magnitudes[] = {1, 1e30f, 1e-30f};
     for (int i = 0; i < 6; i++) { /* converted by the kernel, then by one before it */
-        const ganq__lut_plan plan = {GANQ__LUT_MMA, 2, 1, 4, 1, 1 - i / 3};
+        const ganq__lut_plan plan = {GANQ__LUT_MMA, 2, 1, 4, 1 + i / 3};
         const run_case c = {
             2, 5000, 16, 0, i % 3 ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16, GANQ_DTYPE_F32, magnitudes[i % 3]};
         check(ctx, layer, &plan, &c, 3 * exact);
@@ -279,7 +279,7 @@ START_TEST(test_many_rows) {
         /* units of a warp: as many as a turn takes, more, fewer, none */
         const int64_t K = (int64_t[]){1024, 640, 2048, 136, 1600, 72}[i];
         const ganq__lut_plan plan = {GANQ__LUT_MMA, (int[]){2, 4, 1, 3, 2, 4}[i], 1 + i % 2, i % 3 ? 4 : bits == 4 ? 1 : 4,
-                                     i == 4 ? 2 : 1, i % 2 == 0};
+                                     i == 4 ? 2 : 1};
         const run_case c = {(int64_t[]){1, 5, 2, 8, 9, 3}[i] / (2 - i % 2) + (i == 0), K + 8, rows + 5, 0,
                             i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
         ganq_layer *layer = random_layer(bits, rows + 5, K, 0, i % 3 == 1, 1);
@@ -345,7 +345,7 @@ static ganq_status product_on_host(void *handle, cudaStream_t stream, int64_t M,
 /* Rows of W~ written out: f16 rows straight into y and through a sum with bias, f32 in two parts,
  * rows at odd addresses. */
 START_TEST(test_tiles) {
-    static const ganq__lut_plan plan = {GANQ__LUT_TILES, 8, 1, 4, 1, 0};
+    static const ganq__lut_plan plan = {GANQ__LUT_TILES, 8, 1, 4, 1};
     const int bits = _i;
     ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
     ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
@@ -393,7 +393,7 @@ START_TEST(test_nan) {
     float *x = random_x(&c, 130);
     x[136 + 7] = NAN;
     for (int i = 0; i < 3; i++) {
-        const ganq__lut_plan plan = {i ? GANQ__LUT_MMA : GANQ__LUT_SIMT, 4, 1, 4, 1, i == 2};
+        const ganq__lut_plan plan = {i ? GANQ__LUT_MMA : GANQ__LUT_SIMT, 4, 1, 4, 1 + i / 2};
         float *y = run(ctx, layer, &plan, &c, x);
         for (int j = 0; j < 60; j++)
             ck_assert_int_eq(isnan(y[j]) != 0, j / 20 == 1);

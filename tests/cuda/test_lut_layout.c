@@ -142,7 +142,7 @@ START_TEST(test_file) {
                            .columns = 1,
                            .N = 4096,
                            .K = 4096,
-                           .plan = {GANQ__LUT_SIMT, 4, 1, 4, 2, 0},
+                           .plan = {GANQ__LUT_SIMT, 4, 1, 4, 2},
                            .microseconds = 12.5};
     setenv("XDG_CACHE_HOME", dir, 1);
     unsetenv("GANQ_CACHE_DIR");
