@@ -18,6 +18,9 @@
  *              row 0    |256|256| ...      rows that lie together in the kernel are rows / R apart,
  *              row Q    |256|256| ...      so that each is a long stream of memory
  *
+ *          Meanwhile it asks memory for codes some groups of rows ahead: a thread takes its next item
+ *          before it begins with one, and so knows what follows the last rows.
+ *
  * M large  128 tokens at a time, X in panels of 16 tokens [K/256][panels][128 pairs][16][2], scales
  *          [K/64][panels][16]. An item is some tiles of rows of W; per 256 columns a tile is
  * decoded to integers [tile_rows][256] and multiplied with all panels; see lut_blocked.h.
@@ -35,7 +38,6 @@ enum {
     GANQ__FAST_VALUE = 32700,    /* of X */
     GANQ__FAST_SUM = 130900,     /* largest sum of |x| in a lane */
     GANQ__FAST_RESIDUAL = 32000, /* the second table's scale is the first's / this */
-    GANQ__FAST_AHEAD = 2048,     /* bytes of codes that are asked for before they are used */
     GANQ__FAST_SMALL_M = 8,
     GANQ__FAST_WIDTHS = 5, /* numbers of rows of X that there are kernels for: 1, 2, 4, 6, 8 */
     GANQ__FAST_MAX_R = 4   /* rows of W that a kernel takes at a time */
@@ -52,6 +54,8 @@ typedef struct ganq__fast_rows {
     const uint8_t *lanes; /* the first row's first column; a multiple of 256 */
     int64_t lanes_stride; /* bytes from row to row */
     int64_t columns;
+    const uint8_t *ahead; /* codes that will be wanted, as many: asked for meanwhile */
+    int64_t ahead_stride;
     const ganq__fast_table *tables;
     int64_t tables_stride;
     const int16_t *x;    /* [segments][M][256] */

@@ -241,7 +241,7 @@ INLINE void clear(__m512i (*acc)[MAX_M], const int M, const int R) {
 INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int M, const int R) {
     const int slots = block_slots(bits);
     const int64_t stride = rows->lanes_stride;
-    const uint8_t *p = rows->lanes;
+    const uint8_t *p = rows->lanes, *ahead = rows->ahead;
     const int16_t *x = rows->x;
     const float *scales = rows->scales;
     entries t[MAX_R];
@@ -259,7 +259,7 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) /* never faults */
             for (int line = 0; line < SEGMENT / 8 * bits; line += 64)
-                _mm_prefetch((const char *)p + r * stride + GANQ__FAST_AHEAD + line, _MM_HINT_T1);
+                _mm_prefetch((const char *)ahead + r * rows->ahead_stride + line, _MM_HINT_T1);
         clear(acc, M, R);
 #pragma GCC unroll 8
         for (int i = 0; i < SEGMENT / GROUP; i++) {
@@ -271,6 +271,7 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
         }
         close_segment(acc, sums, scales, M, R);
         p += SEGMENT / 8 * bits;
+        ahead += SEGMENT / 8 * bits;
         x += SEGMENT * M;
         scales += M;
     }
