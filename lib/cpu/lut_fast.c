@@ -10,10 +10,10 @@ enum {
     CHUNK = GANQ__FAST_CHUNK,
     SMALL_M = GANQ__FAST_SMALL_M,
     PANEL = GANQ__LUT_PANEL,
-    /* Rows of W per item, M small: the fewer, the more evenly threads end; taking one costs 0.1 us. */
-    ITEM_ROWS = 32,
-    ITEM_ROWS_LEAST = 16,
-    ITEMS_PER_THREAD = 4,
+    /* Rows of W per item, M small: few, so that threads end together, and for a kernel that takes
+     * four an odd number apart: rows whose distance is a multiple of 4 KB (eight of 4096 columns)
+     * share the sets of the first-level cache. */
+    ITEM_ROWS = 12,
     /* Vectors of sums of an item; rows that do not fill a kernel have R places each. */
     ITEM_SUMS = (ITEM_ROWS + GANQ__FAST_MAX_R * (GANQ__FAST_MAX_R - 1)) * SMALL_M,
     X_SEGMENTS = 32, /* of all rows of X together, 16 KB: half of the first-level cache */
@@ -28,9 +28,9 @@ typedef struct fast_job {
     int64_t padded; /* K in whole segments (M small) or pieces (M large) */
     int width;      /* M small: which kernels */
     int64_t rows;   /* M small: rows of X they take, M or more; the others are zeros */
-    int64_t item_rows, items;
-    int64_t piece; /* columns of X that the kernel takes at a time */
-    int64_t ahead; /* groups of rows between what is multiplied and what memory is asked for */
+    int64_t items, threads;
+    int64_t piece, piece_bytes; /* columns that the kernel takes at a time; of codes */
+    int64_t ahead;  /* groups of rows between what is multiplied and what memory is asked for */
     int64_t panels; /* M large */
     int16_t *values;
     float *scales;
@@ -76,8 +76,9 @@ static void convert_row(void *user, int64_t m, int worker) {
         int16_t *values = job->values + (s * job->rows + m) * SEGMENT;
         float *scale = job->scales + s * job->rows + m;
         if (m < job->p.M) {
-            *scale =
-                job->kernels->convert(columns_of(&job->p, m, s * SEGMENT, SEGMENT, buffer), values);
+            const float *x = columns_of(&job->p, m, s * SEGMENT, SEGMENT, buffer);
+            const int whole = x != buffer;
+            *scale = job->kernels->convert(x, whole ? job->p.layer->bits : 0, values);
         } else {
             memset(values, 0, SEGMENT * sizeof *values);
             *scale = 0;
@@ -92,8 +93,8 @@ typedef struct item_place {
 } item_place;
 
 static item_place place_item(const fast_job *job, int64_t item) {
-    const int64_t first = item * job->item_rows;
-    const int64_t rows = minimum(job->p.layer->N - first, job->item_rows);
+    const int64_t first = item * ITEM_ROWS;
+    const int64_t rows = minimum(job->p.layer->N - first, ITEM_ROWS);
     const int64_t R = job->kernels->R[job->width], apart = rows / R;
     return (item_place){.first = first,
                         .rows = rows,
@@ -102,42 +103,63 @@ static item_place place_item(const fast_job *job, int64_t item) {
                         .pieces = (job->p.layer->K + job->piece - 1) / job->piece};
 }
 
-/* The first row, within the item, of a group; what does not fill a group is the same row R times. */
-static int64_t group_row(const fast_job *job, const item_place *item, int64_t g) {
-    return g < item->apart ? g : g - item->apart + job->kernels->R[job->width] * item->apart;
+/* A group and piece of an item; no item: after the last one. */
+typedef struct group_place {
+    const item_place *item;
+    int64_t g, piece;
+} group_place;
+
+static void advance(group_place *at, const item_place *after) {
+    if (++at->g < at->item->groups)
+        return;
+    at->g = 0;
+    if (++at->piece < at->item->pieces)
+        return;
+    at->piece = 0;
+    at->item = after;
 }
 
-/* The codes of the i-th group and piece. */
-static const uint8_t *group_lanes(const fast_job *job, const item_place *item, int64_t i) {
-    const int64_t row = item->first + group_row(job, item, i % item->groups);
-    return ganq__layer_lanes(job->p.layer, row) +
-           ganq__planes_bytes(i / item->groups * job->piece, job->p.layer->bits);
+/* The first row, within the item; what does not fill a group is the same row R times. */
+static int64_t first_row(const fast_job *job, const group_place *at) {
+    const int64_t apart = at->item->apart;
+    return at->g < apart ? at->g : at->g - apart + job->kernels->R[job->width] * apart;
 }
 
-/* An item with all of X into sums [groups][R][M][lanes]; the codes of later groups, and of the next
- * item that this thread will take, are asked for. */
+static const uint8_t *lanes_at(const fast_job *job, const group_place *at) {
+    return ganq__layer_lanes(job->p.layer, at->item->first + first_row(job, at)) +
+           at->piece * job->piece_bytes;
+}
+
+static int64_t lanes_stride(const fast_job *job, const group_place *at) {
+    return at->g < at->item->apart ? at->item->apart * job->p.layer->row_bytes : 0;
+}
+
+/* An item with all of X into sums [groups][R][M][lanes]; the codes of later groups, and of the item
+ * that this thread takes next (NULL: none), are asked for. */
 static void sum_rows(const fast_job *job, const item_place *item, const item_place *next,
                      const ganq__fast_table *tables, float *sums) {
     const ganq_layer *layer = job->p.layer;
     const ganq__fast_kernels *kernels = job->kernels;
-    const int64_t R = kernels->R[job->width], count = item->groups * item->pieces;
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t g = i % item->groups, k = i / item->groups * job->piece;
-        const int64_t later = i + job->ahead - count, row = group_row(job, item, g);
-        const int64_t stride = g < item->apart ? item->apart * layer->row_bytes : 0;
-        ganq__fast_rows part = {.lanes = group_lanes(job, item, i),
-                                .lanes_stride = stride,
+    const int64_t group_sums = kernels->R[job->width] * job->rows * kernels->lanes;
+    group_place at = {item, 0, 0}, later = at;
+    for (int64_t i = 0; i < job->ahead && later.item; i++)
+        advance(&later, later.item == item ? next : NULL);
+    while (at.item == item) {
+        const int64_t k = at.piece * job->piece, row = first_row(job, &at);
+        ganq__fast_rows part = {.lanes = lanes_at(job, &at),
+                                .lanes_stride = lanes_stride(job, &at),
                                 .columns = minimum(layer->K - k, job->piece),
                                 .tables = tables + row,
-                                .tables_stride = g < item->apart ? item->apart : 0,
+                                .tables_stride = at.g < item->apart ? item->apart : 0,
                                 .x = job->values + k * job->rows,
                                 .scales = job->scales + k / SEGMENT * job->rows,
-                                .sums = sums + g * R * job->rows * kernels->lanes};
-        part.ahead = later < 0                             ? group_lanes(job, item, i + job->ahead)
-                     : later < next->groups * next->pieces ? group_lanes(job, next, later)
-                                                           : part.lanes;
-        part.ahead_stride = (later < 0 ? item : next)->apart * layer->row_bytes;
+                                .sums = sums + at.g * group_sums};
+        part.ahead = later.item ? lanes_at(job, &later) : part.lanes;
+        part.ahead_stride = later.item ? lanes_stride(job, &later) : part.lanes_stride;
         kernels->rows[job->width][layer->bits - 2](&part);
+        advance(&at, NULL);
+        if (later.item)
+            advance(&later, later.item == item ? next : NULL);
     }
 }
 
@@ -168,42 +190,62 @@ static void item_small(const fast_job *job, const item_place *item, const item_p
     const int64_t R = kernels->R[job->width], vectors = item->groups * R * job->rows;
     ganq__fast_table tables[ITEM_ROWS];
     _Alignas(64) float sums[ITEM_SUMS * 16], totals[ITEM_SUMS];
-    prefetch_tables(job, next);
+    if (next)
+        prefetch_tables(job, next);
     for (int second = 0; second <= is_wide(layer, first, rows); second++) {
         for (int64_t r = 0; r < rows; r++)
             kernels->table(layer, first + r, second, &tables[r]);
         memset(sums, 0, (size_t)(vectors * kernels->lanes) * sizeof *sums);
         sum_rows(job, item, next, tables, sums);
         kernels->reduce(sums, vectors, totals);
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t at =
-                r < R * apart ? r % apart * R + r / apart : (r - R * apart) * R + R * apart;
-            finish_row(job, first + r, tables[r].scale, totals + at * job->rows, second);
+        for (int64_t g = 0; g < item->groups; g++) {
+            const int64_t row = g < apart ? g : g - apart + R * apart;
+            for (int64_t r = 0; r < (g < apart ? R : 1); r++)
+                finish_row(job, first + row + r * apart, tables[row + r * apart].scale,
+                           totals + (g * R + r) * job->rows, second);
         }
     }
 }
 
-/* A thread's items. It takes the next before it begins with one, to know what to ask memory for. */
+/* Items [begin, end) that a thread takes at a time: a part of what is left, for taking costs 0.1 to
+ * 0.3 us where the threads' cores have no cache in common. */
+typedef struct item_range {
+    int64_t begin, end;
+} item_range;
+
+static item_range take_items(fast_job *job) {
+    long long begin = atomic_load_explicit(&job->taken, memory_order_relaxed);
+    for (;;) {
+        const int64_t left = job->items - begin, part = left / (2 * job->threads);
+        if (left <= 0)
+            return (item_range){job->items, job->items};
+        const int64_t end = begin + (part > 1 ? part : 1);
+        if (atomic_compare_exchange_weak_explicit(&job->taken, &begin, end, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return (item_range){begin, end};
+    }
+}
+
+/* A thread's items. It knows the next before it begins with one, to ask memory for it. */
 static void work_small(void *user, int64_t index, int worker) {
     fast_job *job = user;
+    item_range range = take_items(job);
     (void)index;
     (void)worker;
-    int64_t item = atomic_fetch_add(&job->taken, 1);
-    if (item < job->items) {
-        const item_place place = place_item(job, item);
-        prefetch_tables(job, &place);
-    }
-    while (item < job->items) {
-        const int64_t after = atomic_fetch_add(&job->taken, 1);
-        const item_place place = place_item(job, item);
-        const item_place next = after < job->items ? place_item(job, after) : (item_place){0};
-        item_small(job, &place, &next);
-        item = after;
+    if (range.begin == job->items)
+        return;
+    item_place item = place_item(job, range.begin);
+    prefetch_tables(job, &item);
+    while (range.begin < job->items) {
+        if (++range.begin == range.end)
+            range = take_items(job);
+        const item_place next = place_item(job, range.begin);
+        item_small(job, &item, range.begin < job->items ? &next : NULL);
+        item = next;
     }
 }
 
 static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
-    const int64_t N = job->p.layer->N;
     while (widths[job->width] < job->p.M)
         job->width++;
     job->rows = widths[job->width];
@@ -213,17 +255,15 @@ static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *
     GANQ_TRY(ganq__context_workspace(ctx, values + scales, (void **)&job->values));
     job->scales = (float *)((char *)job->values + values);
     ganq__parallel_for(job->rows > 1 ? pool : NULL, job->rows, convert_row, job);
-    job->item_rows = ITEM_ROWS;
-    if (N < job->item_rows * ITEMS_PER_THREAD * ganq__pool_threads(ctx->pool))
-        job->item_rows = ITEM_ROWS_LEAST;
-    job->items = (N + job->item_rows - 1) / job->item_rows;
+    job->threads = ganq__pool_threads(ctx->pool);
+    job->items = (job->p.layer->N + ITEM_ROWS - 1) / ITEM_ROWS;
     const int64_t segments = job->padded / SEGMENT, most = X_SEGMENTS / job->rows;
     const int64_t pieces = (segments + most - 1) / most;
     job->piece = (segments + pieces - 1) / pieces * SEGMENT;
-    const int64_t group_bytes =
-        job->kernels->R[job->width] * ganq__planes_bytes(job->piece, job->p.layer->bits);
+    job->piece_bytes = ganq__planes_bytes(job->piece, job->p.layer->bits);
+    const int64_t group_bytes = job->kernels->R[job->width] * job->piece_bytes;
     job->ahead = (AHEAD + group_bytes - 1) / group_bytes;
-    ganq__parallel_for(pool, ganq__pool_threads(ctx->pool), work_small, job);
+    ganq__parallel_for(pool, job->threads, work_small, job);
     return GANQ_OK;
 }
 

@@ -11,15 +11,15 @@
  * Wide     Rows of W that lose more than 2e-4 of their norm by this (one entry far above the rest,
  *          seldom used) are marked when a layer is made or first used (layer.h: wide); they are
  *          multiplied a second time, with a table of what the first one lacks.
- * M small  up to 8. X: [K/256][M][256], scales [K/256][M]. An item is 32 rows of W; the kernel
+ * M small  up to 8. X: [K/256][M][256], scales [K/256][M]. An item is 12 rows of W; the kernel
  *          takes some of them and all of X at a time, over as many columns as X has room for in the
  *          first-level cache, and adds to vectors of f32 sums:
  *
  *              row 0    |256|256| ...      rows that lie together in the kernel are rows / R apart,
  *              row Q    |256|256| ...      so that each is a long stream of memory
  *
- *          Meanwhile it asks memory for codes some groups of rows ahead: a thread takes its next item
- *          before it begins with one, and so knows what follows the last rows.
+ *          Meanwhile it asks memory for codes some groups of rows ahead: a thread knows its next
+ * item before it begins with one, and so what follows the last rows.
  *
  * M large  128 tokens at a time, X in panels of 16 tokens [K/256][panels][128 pairs][16][2], scales
  *          [K/64][panels][16]. An item is some tiles of rows of W; per 256 columns a tile is
@@ -65,8 +65,9 @@ typedef struct ganq__fast_rows {
 
 typedef struct ganq__fast_kernels {
     int lanes; /* of a vector of f32: at most 16 */
-    /* 256 columns of a row of X for M small, in the order that the kernel wants; their scale. */
-    float (*convert)(const float *x, int16_t *values);
+    /* 256 columns of a row of X for M small, in the order that the kernel for `bits` wants, 0: that
+     * for less than 256 columns; their scale. */
+    float (*convert)(const float *x, int bits, int16_t *values);
     /* 64 columns for M large, in order; their scale. */
     float (*convert_piece)(const float *x, int16_t *values);
     /* Row n's table, or the second one. */

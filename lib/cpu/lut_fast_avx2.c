@@ -86,7 +86,8 @@ INLINE void to_integers(const float *x, __m256 factor, __m256i a[2]) {
 }
 
 /* Columns 2i, 2i + 1 and 8 + 2i, 9 + 2i of each 32 are in lane i < 4, those 16 further in i + 4. */
-static float convert(const float *x, int16_t *values) {
+static float convert(const float *x, int bits, int16_t *values) {
+    (void)bits;
     __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     __m256i largest = _mm256_setzero_si256();
     for (int k = 0; k < SEGMENT; k += 8) {
