@@ -16,9 +16,9 @@ enum {
     ITEM_ROWS = 12,
     /* Vectors of sums of an item; rows that do not fill a kernel have R places each. */
     ITEM_SUMS = (ITEM_ROWS + GANQ__FAST_MAX_R * (GANQ__FAST_MAX_R - 1)) * SMALL_M,
-    X_SEGMENTS = 32, /* of all rows of X together, 16 KB: half of the first-level cache */
-    AHEAD = 8192,    /* bytes of codes that memory is asked for before they are used */
-    TOKENS = 128,    /* M large: at a time */
+    X_SEGMENTS = 128, /* of all rows of X together, 64 KB: more costs more than to cut K */
+    AHEAD = 8192,     /* bytes of codes that memory is asked for before they are used */
+    TOKENS = 128,     /* M large: at a time */
     SERIAL_WORK = 1 << 15
 };
 
