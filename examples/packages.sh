@@ -23,4 +23,5 @@ ensure_packages() {
     rm -f "$log"
 }
 build_packages="gcc cmake ninja-build pkg-config libc6-dev zlib1g-dev libjansson-dev libpcre2-dev libutf8proc-dev"
-test_packages="g++ binutils check python3 python3-numpy python3-setuptools python3-venv python3-wheel python3-pip"
+test_packages="g++ binutils check python3 python3-numpy python3-setuptools python3-venv python3-wheel python3-pip
+    libsimde-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"

@@ -94,7 +94,9 @@ static ganq_status make_layers(ganq_context *ctx, bench *b, cli_random *random) 
 
 /* Copies, for up to most_tokens tokens. */
 static ganq_status bench_open(ganq_context *ctx, bench *b, int64_t most_tokens) {
-    const size_t rotation = 4 * cache_bytes(), least = (size_t)128 << 20;
+    /* Twice what two processors' caches hold that are not one cache, and again as much: the order
+     * of the copies repeats, and caches do not forget strictly in order. */
+    const size_t rotation = 8 * cache_bytes(), least = (size_t)256 << 20;
     b->bytes = b->weights == CODES ? (size_t)(b->N * ((b->K + 31) / 32) * 4 * b->bits)
                                    : (size_t)(b->N * b->K) * (size_t)(b->bits / 8);
     const size_t copies = (rotation > least ? rotation : least) / b->bytes + 1;

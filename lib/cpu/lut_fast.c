@@ -1,6 +1,7 @@
 /* lut_fast.c - products in fixed point: X to integers, items, workspace; see lut_fast.h. */
 #include "lut_fast.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -9,16 +10,15 @@ enum {
     CHUNK = GANQ__FAST_CHUNK,
     SMALL_M = GANQ__FAST_SMALL_M,
     PANEL = GANQ__LUT_PANEL,
-    /* Rows of W per item, M small: long streams of memory, but not fewer items than keep all
-     * threads busy, and no more sums than stay near. */
-    ITEM_ROWS = 64,
-    ITEM_ROWS_MANY = 32, /* rows of X: more than two */
-    ITEM_ROWS_LEAST = 16,
-    ITEMS_PER_THREAD = 4,
+    /* Rows of W per item, M small: few, so that threads end together, and for a kernel that takes
+     * four an odd number apart: rows whose distance is a multiple of 4 KB (eight of 4096 columns)
+     * share the sets of the first-level cache. */
+    ITEM_ROWS = 12,
     /* Vectors of sums of an item; rows that do not fill a kernel have R places each. */
-    ITEM_SUMS = (ITEM_ROWS_MANY + GANQ__FAST_MAX_R * (GANQ__FAST_MAX_R - 1)) * SMALL_M,
-    X_SEGMENTS = 32, /* of all rows of X together, 16 KB: half of the first-level cache */
-    TOKENS = 128,    /* M large: at a time */
+    ITEM_SUMS = (ITEM_ROWS + GANQ__FAST_MAX_R * (GANQ__FAST_MAX_R - 1)) * SMALL_M,
+    X_SEGMENTS = 128, /* of all rows of X together, 64 KB: more costs more than to cut K */
+    AHEAD = 8192,     /* bytes of codes that memory is asked for before they are used */
+    TOKENS = 128,     /* M large: at a time */
     SERIAL_WORK = 1 << 15
 };
 
@@ -28,12 +28,16 @@ typedef struct fast_job {
     int64_t padded; /* K in whole segments (M small) or pieces (M large) */
     int width;      /* M small: which kernels */
     int64_t rows;   /* M small: rows of X they take, M or more; the others are zeros */
-    int64_t item_rows;
+    int64_t items, threads;
+    int64_t piece, piece_bytes; /* columns that the kernel takes at a time; of codes */
+    int64_t ahead;  /* groups of rows between what is multiplied and what memory is asked for */
     int64_t panels; /* M large */
     int16_t *values;
     float *scales;
     float *sums; /* M large: [threads][item_tiles][panels][tile_rows][16] */
     int64_t sum_size;
+    /* M small: items that threads have taken. A cache line of its own: they read what is above. */
+    _Alignas(64) atomic_llong taken;
 } fast_job;
 
 static const int widths[GANQ__FAST_WIDTHS] = {1, 2, 4, 6, 8};
@@ -72,8 +76,9 @@ static void convert_row(void *user, int64_t m, int worker) {
         int16_t *values = job->values + (s * job->rows + m) * SEGMENT;
         float *scale = job->scales + s * job->rows + m;
         if (m < job->p.M) {
-            *scale =
-                job->kernels->convert(columns_of(&job->p, m, s * SEGMENT, SEGMENT, buffer), values);
+            const float *x = columns_of(&job->p, m, s * SEGMENT, SEGMENT, buffer);
+            const int whole = x != buffer;
+            *scale = job->kernels->convert(x, whole ? job->p.layer->bits : 0, values);
         } else {
             memset(values, 0, SEGMENT * sizeof *values);
             *scale = 0;
@@ -81,28 +86,81 @@ static void convert_row(void *user, int64_t m, int worker) {
     }
 }
 
-/* The rows [first, first + rows) of W with all of X into sums [groups][R][M][lanes]. */
-static void sum_rows(const fast_job *job, int64_t first, int64_t rows,
+/* An item: rows of W, in groups of R for the kernel and pieces of K. The groups' order is that in
+ * which the kernel takes them: all groups of a piece, then the next piece. */
+typedef struct item_place {
+    int64_t first, rows, apart, groups, pieces;
+} item_place;
+
+static item_place place_item(const fast_job *job, int64_t item) {
+    const int64_t first = item * ITEM_ROWS;
+    const int64_t rows = minimum(job->p.layer->N - first, ITEM_ROWS);
+    const int64_t R = job->kernels->R[job->width], apart = rows / R;
+    return (item_place){.first = first,
+                        .rows = rows,
+                        .apart = apart,
+                        .groups = apart + rows % R,
+                        .pieces = (job->p.layer->K + job->piece - 1) / job->piece};
+}
+
+/* A group and piece of an item; no item: after the last one. */
+typedef struct group_place {
+    const item_place *item;
+    int64_t g, piece;
+} group_place;
+
+static void advance(group_place *at, const item_place *after) {
+    if (++at->g < at->item->groups)
+        return;
+    at->g = 0;
+    if (++at->piece < at->item->pieces)
+        return;
+    at->piece = 0;
+    at->item = after;
+}
+
+/* The first row, within the item; what does not fill a group is the same row R times. */
+static int64_t first_row(const fast_job *job, const group_place *at) {
+    const int64_t apart = at->item->apart;
+    return at->g < apart ? at->g : at->g - apart + job->kernels->R[job->width] * apart;
+}
+
+static const uint8_t *lanes_at(const fast_job *job, const group_place *at) {
+    return ganq__layer_lanes(job->p.layer, at->item->first + first_row(job, at)) +
+           at->piece * job->piece_bytes;
+}
+
+static int64_t lanes_stride(const fast_job *job, const group_place *at) {
+    return at->g < at->item->apart ? at->item->apart * job->p.layer->row_bytes : 0;
+}
+
+/* An item with all of X into sums [groups][R][M][lanes]; the codes of later groups, and of the item
+ * that this thread takes next (NULL: none), are asked for. */
+static void sum_rows(const fast_job *job, const item_place *item, const item_place *next,
                      const ganq__fast_table *tables, float *sums) {
     const ganq_layer *layer = job->p.layer;
     const ganq__fast_kernels *kernels = job->kernels;
-    const int64_t R = kernels->R[job->width], apart = rows / R, groups = apart + rows % R;
-    const int64_t chunk = X_SEGMENTS / job->rows * SEGMENT;
-    for (int64_t k = 0; k < layer->K; k += chunk)
-        for (int64_t g = 0; g < groups; g++) {
-            /* What does not fill a group: the same row R times. */
-            const int64_t row = g < apart ? g : g - apart + R * apart;
-            const ganq__fast_rows part = {.lanes = ganq__layer_lanes(layer, first + row) +
-                                                   ganq__planes_bytes(k, layer->bits),
-                                          .lanes_stride = g < apart ? apart * layer->row_bytes : 0,
-                                          .columns = minimum(layer->K - k, chunk),
-                                          .tables = tables + row,
-                                          .tables_stride = g < apart ? apart : 0,
-                                          .x = job->values + k * job->rows,
-                                          .scales = job->scales + k / SEGMENT * job->rows,
-                                          .sums = sums + g * R * job->rows * kernels->lanes};
-            kernels->rows[job->width][layer->bits - 2](&part);
-        }
+    const int64_t group_sums = kernels->R[job->width] * job->rows * kernels->lanes;
+    group_place at = {item, 0, 0}, later = at;
+    for (int64_t i = 0; i < job->ahead && later.item; i++)
+        advance(&later, later.item == item ? next : NULL);
+    while (at.item == item) {
+        const int64_t k = at.piece * job->piece, row = first_row(job, &at);
+        ganq__fast_rows part = {.lanes = lanes_at(job, &at),
+                                .lanes_stride = lanes_stride(job, &at),
+                                .columns = minimum(layer->K - k, job->piece),
+                                .tables = tables + row,
+                                .tables_stride = at.g < item->apart ? item->apart : 0,
+                                .x = job->values + k * job->rows,
+                                .scales = job->scales + k / SEGMENT * job->rows,
+                                .sums = sums + at.g * group_sums};
+        part.ahead = later.item ? lanes_at(job, &later) : part.lanes;
+        part.ahead_stride = later.item ? lanes_stride(job, &later) : part.lanes_stride;
+        kernels->rows[job->width][layer->bits - 2](&part);
+        advance(&at, NULL);
+        if (later.item)
+            advance(&later, later.item == item ? next : NULL);
+    }
 }
 
 /* y from row n's totals over its codes, or more of it. */
@@ -115,48 +173,79 @@ static void finish_row(const fast_job *job, int64_t n, float scale, const float 
     }
 }
 
-/* The tables of an item and the beginnings of its streams; from there on the kernels ask for what
- * they will need. */
-static void prefetch_item(const fast_job *job, int64_t item) {
-    const ganq_layer *layer = job->p.layer;
-    const int64_t first = item * job->item_rows, rows = minimum(layer->N - first, job->item_rows);
-    const int64_t R = job->kernels->R[job->width], apart = rows / R;
-    const int64_t ahead = minimum(GANQ__FAST_AHEAD, apart * layer->row_bytes);
-    const char *tables = (const char *)(layer->lut + first * layer->L);
-    for (int64_t at = 0; at < rows * layer->L * (int64_t)sizeof(float); at += 64)
-        __builtin_prefetch(tables + at, 0, 2);
-    for (int64_t r = 0; r < R; r++)
-        for (int64_t at = 0; at < ahead; at += 64)
-            __builtin_prefetch(ganq__layer_lanes(layer, first + r * apart) + at, 0, 2);
+static void prefetch(const void *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const char *)from + at, 0, 2);
 }
 
-static void item_small(void *user, int64_t item, int worker) {
-    const fast_job *job = user;
+static void prefetch_tables(const fast_job *job, const item_place *item) {
+    const ganq_layer *layer = job->p.layer;
+    prefetch(layer->lut + item->first * layer->L, item->rows * layer->L * (int64_t)sizeof(float));
+}
+
+static void item_small(const fast_job *job, const item_place *item, const item_place *next) {
     const ganq_layer *layer = job->p.layer;
     const ganq__fast_kernels *kernels = job->kernels;
-    const int64_t first = item * job->item_rows, rows = minimum(layer->N - first, job->item_rows);
-    const int64_t R = kernels->R[job->width], apart = rows / R;
-    const int64_t vectors = (apart + rows % R) * R * job->rows;
+    const int64_t first = item->first, rows = item->rows, apart = item->apart;
+    const int64_t R = kernels->R[job->width], vectors = item->groups * R * job->rows;
     ganq__fast_table tables[ITEM_ROWS];
     _Alignas(64) float sums[ITEM_SUMS * 16], totals[ITEM_SUMS];
-    (void)worker;
-    prefetch_item(job, item);
+    if (next)
+        prefetch_tables(job, next);
     for (int second = 0; second <= is_wide(layer, first, rows); second++) {
         for (int64_t r = 0; r < rows; r++)
             kernels->table(layer, first + r, second, &tables[r]);
         memset(sums, 0, (size_t)(vectors * kernels->lanes) * sizeof *sums);
-        sum_rows(job, first, rows, tables, sums);
+        sum_rows(job, item, next, tables, sums);
         kernels->reduce(sums, vectors, totals);
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t at =
-                r < R * apart ? r % apart * R + r / apart : (r - R * apart) * R + R * apart;
-            finish_row(job, first + r, tables[r].scale, totals + at * job->rows, second);
+        for (int64_t g = 0; g < item->groups; g++) {
+            const int64_t row = g < apart ? g : g - apart + R * apart;
+            for (int64_t r = 0; r < (g < apart ? R : 1); r++)
+                finish_row(job, first + row + r * apart, tables[row + r * apart].scale,
+                           totals + (g * R + r) * job->rows, second);
         }
     }
 }
 
+/* Items [begin, end) that a thread takes at a time: a part of what is left, for taking costs 0.1 to
+ * 0.3 us where the threads' cores have no cache in common. */
+typedef struct item_range {
+    int64_t begin, end;
+} item_range;
+
+static item_range take_items(fast_job *job) {
+    long long begin = atomic_load_explicit(&job->taken, memory_order_relaxed);
+    for (;;) {
+        const int64_t left = job->items - begin, part = left / (2 * job->threads);
+        if (left <= 0)
+            return (item_range){job->items, job->items};
+        const int64_t end = begin + (part > 1 ? part : 1);
+        if (atomic_compare_exchange_weak_explicit(&job->taken, &begin, end, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return (item_range){begin, end};
+    }
+}
+
+/* A thread's items. It knows the next before it begins with one, to ask memory for it. */
+static void work_small(void *user, int64_t index, int worker) {
+    fast_job *job = user;
+    item_range range = take_items(job);
+    (void)index;
+    (void)worker;
+    if (range.begin == job->items)
+        return;
+    item_place item = place_item(job, range.begin);
+    prefetch_tables(job, &item);
+    while (range.begin < job->items) {
+        if (++range.begin == range.end)
+            range = take_items(job);
+        const item_place next = place_item(job, range.begin);
+        item_small(job, &item, range.begin < job->items ? &next : NULL);
+        item = next;
+    }
+}
+
 static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
-    const int64_t N = job->p.layer->N;
     while (widths[job->width] < job->p.M)
         job->width++;
     job->rows = widths[job->width];
@@ -166,10 +255,15 @@ static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *
     GANQ_TRY(ganq__context_workspace(ctx, values + scales, (void **)&job->values));
     job->scales = (float *)((char *)job->values + values);
     ganq__parallel_for(job->rows > 1 ? pool : NULL, job->rows, convert_row, job);
-    job->item_rows = job->rows > 2 ? ITEM_ROWS_MANY : ITEM_ROWS;
-    if (N < job->item_rows * ITEMS_PER_THREAD * ganq__pool_threads(ctx->pool))
-        job->item_rows = ITEM_ROWS_LEAST;
-    ganq__parallel_for(pool, (N + job->item_rows - 1) / job->item_rows, item_small, job);
+    job->threads = ganq__pool_threads(ctx->pool);
+    job->items = (job->p.layer->N + ITEM_ROWS - 1) / ITEM_ROWS;
+    const int64_t segments = job->padded / SEGMENT, most = X_SEGMENTS / job->rows;
+    const int64_t pieces = (segments + most - 1) / most;
+    job->piece = (segments + pieces - 1) / pieces * SEGMENT;
+    job->piece_bytes = ganq__planes_bytes(job->piece, job->p.layer->bits);
+    const int64_t group_bytes = job->kernels->R[job->width] * job->piece_bytes;
+    job->ahead = (AHEAD + group_bytes - 1) / group_bytes;
+    ganq__parallel_for(pool, job->threads, work_small, job);
     return GANQ_OK;
 }
 

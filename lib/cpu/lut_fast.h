@@ -11,12 +11,15 @@
  * Wide     Rows of W that lose more than 2e-4 of their norm by this (one entry far above the rest,
  *          seldom used) are marked when a layer is made or first used (layer.h: wide); they are
  *          multiplied a second time, with a table of what the first one lacks.
- * M small  up to 8. X: [K/256][M][256], scales [K/256][M]. An item is 32 rows of W; the kernel
+ * M small  up to 8. X: [K/256][M][256], scales [K/256][M]. An item is 12 rows of W; the kernel
  *          takes some of them and all of X at a time, over as many columns as X has room for in the
  *          first-level cache, and adds to vectors of f32 sums:
  *
  *              row 0    |256|256| ...      rows that lie together in the kernel are rows / R apart,
  *              row Q    |256|256| ...      so that each is a long stream of memory
+ *
+ *          Meanwhile it asks memory for codes some groups of rows ahead: a thread knows its next
+ * item before it begins with one, and so what follows the last rows.
  *
  * M large  128 tokens at a time, X in panels of 16 tokens [K/256][panels][128 pairs][16][2], scales
  *          [K/64][panels][16]. An item is some tiles of rows of W; per 256 columns a tile is
@@ -35,7 +38,6 @@ enum {
     GANQ__FAST_VALUE = 32700,    /* of X */
     GANQ__FAST_SUM = 130900,     /* largest sum of |x| in a lane */
     GANQ__FAST_RESIDUAL = 32000, /* the second table's scale is the first's / this */
-    GANQ__FAST_AHEAD = 2048,     /* bytes of codes that are asked for before they are used */
     GANQ__FAST_SMALL_M = 8,
     GANQ__FAST_WIDTHS = 5, /* numbers of rows of X that there are kernels for: 1, 2, 4, 6, 8 */
     GANQ__FAST_MAX_R = 4   /* rows of W that a kernel takes at a time */
@@ -52,6 +54,8 @@ typedef struct ganq__fast_rows {
     const uint8_t *lanes; /* the first row's first column; a multiple of 256 */
     int64_t lanes_stride; /* bytes from row to row */
     int64_t columns;
+    const uint8_t *ahead; /* codes that will be wanted, as many: asked for meanwhile */
+    int64_t ahead_stride;
     const ganq__fast_table *tables;
     int64_t tables_stride;
     const int16_t *x;    /* [segments][M][256] */
@@ -61,8 +65,9 @@ typedef struct ganq__fast_rows {
 
 typedef struct ganq__fast_kernels {
     int lanes; /* of a vector of f32: at most 16 */
-    /* 256 columns of a row of X for M small, in the order that the kernel wants; their scale. */
-    float (*convert)(const float *x, int16_t *values);
+    /* 256 columns of a row of X for M small, in the order that the kernel for `bits` wants, 0: that
+     * for less than 256 columns; their scale. */
+    float (*convert)(const float *x, int bits, int16_t *values);
     /* 64 columns for M large, in order; their scale. */
     float (*convert_piece)(const float *x, int16_t *values);
     /* Row n's table, or the second one. */

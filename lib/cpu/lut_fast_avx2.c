@@ -86,7 +86,8 @@ INLINE void to_integers(const float *x, __m256 factor, __m256i a[2]) {
 }
 
 /* Columns 2i, 2i + 1 and 8 + 2i, 9 + 2i of each 32 are in lane i < 4, those 16 further in i + 4. */
-static float convert(const float *x, int16_t *values) {
+static float convert(const float *x, int bits, int16_t *values) {
+    (void)bits;
     __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     __m256i largest = _mm256_setzero_si256();
     for (int k = 0; k < SEGMENT; k += 8) {
@@ -253,7 +254,7 @@ INLINE void clear(__m256i (*acc)[MAX_M], const int M, const int R) {
 INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int M, const int R) {
     const int slots = block_slots(bits);
     const int64_t stride = rows->lanes_stride;
-    const uint8_t *p = rows->lanes;
+    const uint8_t *p = rows->lanes, *ahead = rows->ahead;
     const int16_t *x = rows->x;
     const float *scales = rows->scales;
     entries t[MAX_R];
@@ -266,7 +267,7 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) /* never faults */
             for (int line = 0; line < SEGMENT / 8 * bits; line += 64)
-                _mm_prefetch((const char *)p + r * stride + GANQ__FAST_AHEAD + line, _MM_HINT_T1);
+                _mm_prefetch((const char *)ahead + r * rows->ahead_stride + line, _MM_HINT_T1);
         clear(acc, M, R);
 #pragma GCC unroll 8
         for (int i = 0; i < SEGMENT / GROUP; i++) {
@@ -278,6 +279,7 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
         }
         close_segment(acc, rows->sums, scales, M, R);
         p += SEGMENT / 8 * bits;
+        ahead += SEGMENT / 8 * bits;
         x += SEGMENT * M;
         scales += M;
     }

@@ -1,9 +1,10 @@
 /* lut_fast_avx512.c - the kernels of lut_fast.h with AVX-512 (F, BW, VL, VNNI).
  *
  * Lookup   vpermw looks up 32 weights by the lowest five bits of each index, in a table repeated to
- *          32 entries; codes widened to 16 bits are an index as they are (lut_gemm_avx512.c).
- *          vpdpwssd multiplies them with 32 values of X and adds two products to a lane: in 256
- *          columns a lane gets 16 columns.
+ *          32 entries; the bits above a code do not matter. vpdpwssd multiplies them with 32 values
+ *          of X and adds two products to a lane: in 256 columns a lane gets 16 columns.
+ * Codes    M small: two bytes of lanes as a 16-bit number, shifted (segment_index); X's order
+ *          follows. M large and rows' ends: bytes widened to 16 bits, columns in order.
  * M small  R rows of W by M of X: four by up to four, two by six or eight; their integer sums are
  * in registers and go to the f32 sums once per 256 columns. M large  tiles of 14 rows of W by 32
  * tokens, 28 sums; a weight pair is broadcast. Bound    docs/kernels.md. */
@@ -57,34 +58,85 @@ INLINE float choose_scale(uint32_t largest_bits, float sum, float *factor) {
     return scale;
 }
 
-/* 16 count values; v [count]. */
-INLINE void store_values(const __m512 *v, const int count, float factor, int16_t *values) {
-    const __m512 by = _mm512_set1_ps(factor);
-#pragma GCC unroll 16
-    for (int i = 0; i < count; i++)
-        _mm256_storeu_si256((__m256i *)(values + 16 * i),
-                            _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], by))));
+INLINE __m256i to_values(__m512 v, __m512 factor) {
+    return _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v, factor)));
 }
 
-/* Columns 2i, 2i + 1 of each 32 are in lane i. */
-static float convert(const float *x, int16_t *values) {
-    __m512 v[SEGMENT / 16], sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+/* M small, whole segments: vector q of X is what the weights that segment_index finds for q are
+ * multiplied with: columns 2j + parity, j = 0..15, of group `low`, then of group `high`. */
+typedef struct place {
+    int low, high, parity;
+} place;
+
+INLINE place place_of(const int q, const int bits) {
+    if (bits == 4)
+        return (place){q / 4 * 4 + q % 2, q / 4 * 4 + 2 + q % 2, q / 2 % 2};
+    if (bits == 2)
+        return (place){q % 4, q % 4 + 4, q / 4};
+    return q < 4 ? (place){q % 2, q % 2 + 2, q / 2} : (place){q / 2 * 2, q / 2 * 2 + 1, q % 2};
+}
+
+INLINE __m512 sum_neighbours(__m512 v) {
+    return _mm512_add_ps(v, _mm512_permute_ps(v, 0xb1));
+}
+
+/* The values to be multiplied with codes of `bits`, 0: in order, columns 2i, 2i + 1 of each 32 in
+ * lane i. */
+INLINE float convert_for(const float *x, int16_t *values, const int bits) {
+    __m512 v[SEGMENT / 16], sums[4];
     __m512i largest = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        sums[i] = _mm512_setzero_ps();
 #pragma GCC unroll 16
     for (int i = 0; i < SEGMENT / 16; i++) {
+        int high = 0; /* group i / 2 is in the upper eight lanes */
+#pragma GCC unroll 8
+        for (int q = 0; q < SEGMENT / GROUP; q++)
+            high |= bits && place_of(q, bits).high == i / 2;
         v[i] = _mm512_loadu_ps(x + 16 * i);
-        const __m512 a = _mm512_abs_ps(v[i]);
-        largest = _mm512_max_epu32(largest, _mm512_castps_si512(a));
-        sums[i % 2] = _mm512_fmadd_ps(a, _mm512_set1_ps(0x1p-10f), sums[i % 2]);
+        const __m512 magnitude = _mm512_abs_ps(v[i]);
+        largest = _mm512_max_epu32(largest, _mm512_castps_si512(magnitude));
+        sums[2 * high + i % 2] =
+            _mm512_fmadd_ps(magnitude, _mm512_set1_ps(0x1p-10f), sums[2 * high + i % 2]);
     }
-    for (int h = 0; h < 2; h++)
-        sums[h] = _mm512_add_ps(sums[h], _mm512_permute_ps(sums[h], 0xb1));
+    __m512 most = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512 pair = sum_neighbours(sums[i]);
+        most =
+            _mm512_max_ps(most, bits ? _mm512_add_ps(pair, _mm512_permute_ps(pair, 0x4e)) : pair);
+    }
     float factor;
     const float scale =
-        choose_scale(_mm512_reduce_max_epu32(largest),
-                     _mm512_reduce_max_ps(_mm512_max_ps(sums[0], sums[1])), &factor);
-    store_values(v, SEGMENT / 16, factor, values);
+        choose_scale(_mm512_reduce_max_epu32(largest), _mm512_reduce_max_ps(most), &factor);
+    const __m512 by = _mm512_set1_ps(factor);
+    __m512i groups[SEGMENT / GROUP];
+#pragma GCC unroll 8
+    for (int i = 0; i < SEGMENT / GROUP; i++)
+        groups[i] = _mm512_inserti64x4(_mm512_castsi256_si512(to_values(v[2 * i], by)),
+                                       to_values(v[2 * i + 1], by), 1);
+    const __m512i even =
+        _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                         24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
+#pragma GCC unroll 8
+    for (int q = 0; q < SEGMENT / GROUP; q++) {
+        const place from = place_of(q, bits);
+        _mm512_storeu_si512(values + GROUP * q,
+                            bits ? _mm512_permutex2var_epi16(groups[from.low],
+                                                             from.parity ? odd : even,
+                                                             groups[from.high])
+                                 : groups[q]);
+    }
     return scale;
+}
+
+static float convert(const float *x, int bits, int16_t *values) {
+    return bits == 4   ? convert_for(x, values, 4)
+           : bits == 3 ? convert_for(x, values, 3)
+           : bits == 2 ? convert_for(x, values, 2)
+                       : convert_for(x, values, 0);
 }
 
 static float convert_piece(const float *x, int16_t *values) {
@@ -100,7 +152,10 @@ static float convert_piece(const float *x, int16_t *values) {
     float factor;
     const float scale =
         choose_scale(_mm512_reduce_max_epu32(largest), _mm512_reduce_add_ps(sum), &factor);
-    store_values(v, PIECE / 16, factor, values);
+    const __m512 by = _mm512_set1_ps(factor);
+#pragma GCC unroll 4
+    for (int i = 0; i < PIECE / 16; i++)
+        _mm256_storeu_si256((__m256i *)(values + 16 * i), to_values(v[i], by));
     return scale;
 }
 
@@ -199,6 +254,44 @@ INLINE __m512i slot_weights(const uint8_t *block, const entries *t, const int s,
 
 /* ---- M small ---- */
 
+/* 256 codes of a row as they lie in memory. 3 bits: the first two of a block's three lines, and the
+ * third one twice. */
+typedef struct segment {
+    __m512i first, second;
+} segment;
+
+INLINE segment load_segment(const uint8_t *p, const int bits) {
+    segment codes = {.first = _mm512_loadu_si512(p)};
+    if (bits == 4)
+        codes.second = _mm512_loadu_si512(p + 64);
+    if (bits == 3)
+        codes.second = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(p + 64)));
+    return codes;
+}
+
+/* Shifts 16-bit elements by `low` in the lower and `high` in the upper half. */
+INLINE __m512i shift_halves(__m512i v, const int low, const int high) {
+    return _mm512_srlv_epi16(
+        v, _mm512_inserti64x4(_mm512_set1_epi16((short)low), _mm256_set1_epi16((short)high), 1));
+}
+
+/* Two bytes of lanes, as a 16-bit number, hold codes of two neighbouring columns: shifted, they are
+ * an index without widening. */
+INLINE __m512i segment_index(const segment *codes, const int q, const int bits) {
+    if (bits == 4)
+        return _mm512_srli_epi16(q < 4 ? codes->first : codes->second, 4 * (unsigned)(q % 4));
+    if (bits == 2)
+        return _mm512_srli_epi16(codes->first, 4 * (unsigned)(q / 2));
+    if (q < 4)
+        return _mm512_srli_epi16(codes->first, (unsigned)(q / 2 * 8 + q % 2 * 3));
+    const int odd = q % 2 * 8;
+    if (q < 6)
+        return shift_halves(codes->second, odd, odd + 3);
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi16(6),
+                                     _mm512_srli_epi16(codes->first, (unsigned)odd + 5),
+                                     shift_halves(codes->second, odd + 6, odd + 7), 0xca);
+}
+
 /* 32 columns: acc[r][m] += w[r] * x[m], two products to a lane. */
 INLINE void multiply_32(const __m512i w[MAX_R], const int16_t *x, __m512i (*acc)[MAX_M],
                         const int M, const int R) {
@@ -239,9 +332,8 @@ INLINE void clear(__m512i (*acc)[MAX_M], const int M, const int R) {
 }
 
 INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int M, const int R) {
-    const int slots = block_slots(bits);
     const int64_t stride = rows->lanes_stride;
-    const uint8_t *p = rows->lanes;
+    const uint8_t *p = rows->lanes, *ahead = rows->ahead;
     const int16_t *x = rows->x;
     const float *scales = rows->scales;
     entries t[MAX_R];
@@ -259,18 +351,23 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) /* never faults */
             for (int line = 0; line < SEGMENT / 8 * bits; line += 64)
-                _mm_prefetch((const char *)p + r * stride + GANQ__FAST_AHEAD + line, _MM_HINT_T1);
+                _mm_prefetch((const char *)ahead + r * rows->ahead_stride + line, _MM_HINT_T1);
+        segment codes[MAX_R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+            codes[r] = load_segment(p + r * stride, bits);
         clear(acc, M, R);
 #pragma GCC unroll 8
         for (int i = 0; i < SEGMENT / GROUP; i++) {
-            const uint8_t *block = p + i / slots * (4 * bits * slots);
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
-                w[r] = slot_weights(block + r * stride, &t[r], i % slots, bits);
+                w[r] = _mm512_permutexvar_epi16(segment_index(&codes[r], i, bits),
+                                                bits == 2 && i % 2 ? t[r].upper : t[r].lowest);
             multiply_32(w, x + GROUP * i, acc, M, R);
         }
         close_segment(acc, sums, scales, M, R);
         p += SEGMENT / 8 * bits;
+        ahead += SEGMENT / 8 * bits;
         x += SEGMENT * M;
         scales += M;
     }

@@ -1,10 +1,12 @@
 /* model_avx2.c - norms, RoPE, attention and SwiGLU in f32 with AVX2 and FMA; the rest is the
  * reference's.
  *
- * Work       items: 16 tokens (norms, RoPE), a head of 16 queries (attention), 16384 elements
- * (SwiGLU) Attention  keys in steps that end at multiples of 64: the scores of a step stay in L1,
- * and the 16 queries of an item read a step of keys and values from L1 or L2. The steps of a query
- *            depend on its position alone, so that prefill and single steps sum in the same order.
+ * Work       items: 16 tokens (norms, RoPE), a head of 16 queries or some heads of one query
+ *            (attention), 16384 elements (SwiGLU)
+ * Attention  keys in steps that end at multiples of 64: the scores of a step stay in L1, and the
+ *            queries or heads of an item read a step of keys and values from L1 or L2. The steps of
+ *            a query depend on its position alone, so that prefill and single steps sum in the
+ *            same order.
  * Limits     any head_dim and D; what does not fill a vector is done element by element */
 #include <immintrin.h>
 #include <math.h>
@@ -283,38 +285,60 @@ static int64_t first_key(const ganq__attention *a, int64_t position) {
     return a->window > 0 ? max(0, position - a->window + 1) : 0;
 }
 
+typedef struct attention_job {
+    ganq__attention a;
+    int64_t together; /* heads of an item, which share keys and values */
+} attention_job;
+
 static void attention_item(void *user, int64_t item, int worker) {
-    const ganq__attention *a = user;
-    const int64_t dim = a->head_dim, head = item % a->heads, stride = a->heads * dim;
-    const int64_t begin = item / a->heads * TOKENS, end = min(a->M, begin + TOKENS);
-    const int64_t offset = head / (a->heads / a->kv_heads) * a->capacity * dim;
+    const attention_job *job = user;
+    const ganq__attention *a = &job->a;
+    const int64_t dim = a->head_dim, stride = a->heads * dim, parts = a->heads / job->together;
+    const int64_t first = item % parts * job->together, last = first + job->together;
+    const int64_t begin = item / parts * TOKENS, end = min(a->M, begin + TOKENS);
+    const int64_t offset = first / (a->heads / a->kv_heads) * a->capacity * dim;
     const float *keys = a->keys + offset, *values = a->values + offset;
     softmax states[TOKENS];
     (void)worker;
-    for (int64_t m = begin; m < end; m++) {
-        states[m - begin] = (softmax){-INFINITY, 0};
-        for (int64_t d = 0; d < dim; d++)
-            a->out[m * stride + head * dim + d] = 0;
-    }
+    for (int64_t i = 0; i < (end - begin) * job->together; i++)
+        states[i] = (softmax){-INFINITY, 0};
+    for (int64_t m = begin; m < end; m++)
+        memset(a->out + m * stride + first * dim, 0,
+               (size_t)(job->together * dim) * sizeof *a->out);
     for (int64_t start = first_key(a, a->position + begin) / KEYS * KEYS; start < a->position + end;
          start += KEYS)
         for (int64_t m = begin; m < end; m++) {
             const int64_t position = a->position + m;
             const int64_t from = max(start, first_key(a, position));
             const int64_t count = min(start + KEYS, position + 1) - from;
-            if (count > 0)
+            for (int64_t head = first; head < last && count > 0; head++)
                 attend_step(a->q + m * stride + head * dim, keys + from * dim, values + from * dim,
-                            count, dim, a->scale, &states[m - begin],
+                            count, dim, a->scale,
+                            &states[(m - begin) * job->together + head - first],
                             a->out + m * stride + head * dim);
         }
     for (int64_t m = begin; m < end; m++)
-        for (int64_t d = 0; d < dim; d++)
-            a->out[m * stride + head * dim + d] /= states[m - begin].total;
+        for (int64_t head = first; head < last; head++)
+            for (int64_t d = 0; d < dim; d++)
+                a->out[m * stride + head * dim + d] /=
+                    states[(m - begin) * job->together + head - first].total;
+}
+
+/* The queries of an item share keys and values in L1; where there is one query, the heads of a
+ * group do, so that memory and L2 give each key once (tinyllama-1.1b, 4 bits, context 1900: 25.8
+ * instead of 30.6 ms per token). As many as leave each thread an item. */
+static int64_t heads_together(const ganq_context *ctx, const ganq__attention *a) {
+    int64_t together = a->M > 1 ? 1 : a->heads / a->kv_heads;
+    while (together > TOKENS ||
+           (together % 2 == 0 && a->heads / together < ganq__pool_threads(ctx->pool)))
+        together = together % 2 == 0 ? together / 2 : 1;
+    return together;
 }
 
 static ganq_status attention(ganq_context *ctx, const ganq__attention *a) {
-    ganq__attention job = *a;
-    ganq__parallel_for(ctx->pool, ceil_div(a->M, TOKENS) * a->heads, attention_item, &job);
+    attention_job job = {*a, heads_together(ctx, a)};
+    ganq__parallel_for(ctx->pool, ceil_div(a->M, TOKENS) * (a->heads / job.together),
+                       attention_item, &job);
     return GANQ_OK;
 }
 

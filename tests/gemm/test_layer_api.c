@@ -310,6 +310,33 @@ START_TEST(a_layer_gives_back_what_was_put_in) {
 }
 END_TEST
 
+/* Codes are held once, and tables in F32 instead of F16 are the only growth. */
+START_TEST(memory_is_what_the_file_has) {
+    enum { ROWS = 64, COLS = 4096 };
+    static uint8_t many[ROWS * COLS];
+    static float tables[ROWS * 16], x[COLS], y[ROWS];
+    const int bits = _i + 2, entries = 1 << bits;
+    ganq_layer *large;
+    for (int i = 0; i < ROWS * COLS; i++)
+        many[i] = (uint8_t)(i * 7 / 3 % entries);
+    for (int i = 0; i < ROWS * entries; i++)
+        tables[i] = (float)(i % entries);
+    const ganq_matrix mc = GANQ_MATRIX(GANQ_DTYPE_U8, ROWS, COLS, many);
+    const ganq_matrix ml = GANQ_MATRIX(GANQ_DTYPE_F32, ROWS, entries, tables);
+    const ganq_matrix mx = GANQ_MATRIX(GANQ_DTYPE_F32, 1, COLS, x);
+    ganq_matrix my = GANQ_MATRIX(GANQ_DTYPE_F32, 1, ROWS, y);
+    ck_ganq_ok(ganq_layer_import(ctx, bits, &mc, &ml, NULL, NULL, NULL, NULL, &large));
+    ck_ganq_ok(ganq_lut_gemm(ctx, large, &mx, &my));
+    ganq_layer_info info = {.struct_size = sizeof info};
+    ck_ganq_ok(ganq_layer_get_info(large, &info));
+    ck_assert_int_ge(info.resident_bytes, info.stored_bytes);
+    ck_assert_msg((double)info.resident_bytes <= 1.02 * (double)info.stored_bytes,
+                  "%d bits: %lld bytes in memory, %lld in a file", bits,
+                  (long long)info.resident_bytes, (long long)info.stored_bytes);
+    ganq_layer_free(large);
+}
+END_TEST
+
 START_TEST(a_saved_layer_multiplies_to_the_same_bits) {
     enum { M = 11 };
     static float x[M * K], before[M * N], after[M * N];
@@ -503,6 +530,7 @@ int main(void) {
     tcase_add_test(tests, products_refuse_what_does_not_fit);
     tcase_add_test(tests, x_and_y_may_share_rows_of_a_buffer);
     tcase_add_test(tests, a_layer_gives_back_what_was_put_in);
+    tcase_add_loop_test(tests, memory_is_what_the_file_has, 0, 3);
     tcase_add_test(tests, a_saved_layer_multiplies_to_the_same_bits);
     tcase_add_test(tests, imports_refuse_what_does_not_fit);
     tcase_add_test(tests, getters_refuse_what_does_not_fit);

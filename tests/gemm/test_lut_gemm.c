@@ -332,6 +332,40 @@ START_TEST(fast_is_close_enough) {
 }
 END_TEST
 
+/* Rows longer than what is multiplied with at a time, in each of the ways to cut them: ||Y - Y64|| is
+ * within the promise of the numerics, and of one and of three threads come the same bits. */
+START_TEST(long_rows) {
+    static const int64_t shapes[][2] = {{1, 8192 + 300}, {2, 4096 + 517}, {8, 2500}, {20, 2500}};
+    const int bits = _i % 3 + 2;
+    const int64_t N = 101, M = shapes[_i / 3][0], K = shapes[_i / 3][1];
+    random_state = (uint32_t)_i;
+    ganq_layer *layer = random_layer(bits, N, K, 0, 1, 1);
+    float *x = malloc((size_t)(M * K) * sizeof *x), *y = malloc((size_t)(2 * M * N) * sizeof *y);
+    double *exact = malloc((size_t)(2 * M * N) * sizeof *exact);
+    ck_assert(x && y && exact);
+    for (int64_t i = 0; i < M * K; i++)
+        x[i] = random_normal();
+    exact_product(layer, M, x, K, exact, exact + M * N);
+    for (int c = 0; c < ISAS; c++) {
+        for (int t = 0; t < 2; t++) {
+            ganq_context *ctx = open_context(isas[c], t ? 3 : 1);
+            if (!ctx)
+                break;
+            ck_ganq_ok(ctx->lut->gemm(ctx, layer, M, x, K, y + t * M * N, N));
+            ck_assert_msg(distance(y + t * M * N, exact, M * N) <= (is_fast(isas[c]) ? 3e-4 : 1e-6),
+                          "%s: %g", isas[c], distance(y + t * M * N, exact, M * N));
+            if (t)
+                ck_assert_mem_eq(y, y + M * N, (size_t)(M * N) * sizeof *y);
+            close_context(ctx);
+        }
+    }
+    free(x);
+    free(y);
+    free(exact);
+    ganq__layer_release(layer);
+}
+END_TEST
+
 /* Rows with one entry a thousand times larger than the others, in one column or in none: each row of
  * W by itself is within 3e-4. Every third row is of the common kind. */
 START_TEST(fast_holds_for_a_far_entry) {
@@ -469,6 +503,7 @@ int main(void) {
     tcase_add_loop_test(tests, all_kernels_agree_with_float64, 0, 3 * COUNT(Ms));
     tcase_add_loop_test(tests, threads_do_not_change_a_bit, 0, 3 * ISAS);
     tcase_add_loop_test(tests, nothing_outside_is_touched, 0, 24 * ISAS);
+    tcase_add_loop_test(tests, long_rows, 0, 3 * 4);
     tcase_add_loop_test(tests, fast_is_close_enough, 0, 42);
     tcase_add_loop_test(tests, fast_holds_for_a_far_entry, 0, 18);
     tcase_add_loop_test(tests, repeated_products_do_not_allocate, 0, ISAS);
