@@ -21,7 +21,7 @@ from solver_quality import commit, cpu_name, rounded, table
 
 SECONDS = {"paper": 20, "fast": 12, "default": 60}  # 4096x4096, 4 bits
 WIDTHS = (1024, 2048, 4096, 8192)
-CANCEL_AFTER = {"paper": (1, 3, 5, 7, 10, 14), "default": (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 19, 22)}
+CANCEL_AFTER = {"paper": (2.5, 3, 3.5, 5, 8, 14), "default": (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 7, 10, 15, 20, 26)}
 
 
 class Run:
