@@ -122,7 +122,7 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
 /* Most warps of a block of the mma kernel: what its registers leave room for. */
 static inline int32_t ganq__lut_mma_warps(int bits, int copies, int columns, int row_tiles) {
     if (row_tiles == 1)
-        return bits == 3 || copies == 1 ? 8 : 12;
+        return bits != 4 || copies == 1 ? 8 : 12;
     return columns <= 8 ? 16 : columns <= 16 ? 12 : 8;
 }
 /* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one

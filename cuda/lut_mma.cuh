@@ -47,7 +47,7 @@ namespace lut {
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
 // accordingly. ganq__lut_mma_slots has the same numbers.
 static __host__ __device__ constexpr int mma_threads(int bits, int copies, int row_tiles, int column_tiles) {
-    return row_tiles == 1 ? (bits == 3 || copies == 1 ? 256 : 384) : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
+    return row_tiles == 1 ? (bits != 4 || copies == 1 ? 256 : 384) : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
 }
 static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
     return row_tiles == 2 ? 1 : 2;

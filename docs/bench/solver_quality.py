@@ -293,7 +293,9 @@ def asymmetric(run, scratch):
     """What the correction towards the dense model's outputs does (--compensate, with --propagate on)."""
     print("## Asymmetric calibration, recipe default: perplexity\n")
     lines, figures = [], {}
-    ways = {"propagate off": ("--propagate", "off"), "on, compensate 0": ("--compensate", "0"), "on, 0.75 (default)": ()}
+    strengths = ("0", "0.25", "0.5", "0.75")
+    ways = {"off": ("--propagate", "off"), **{f"on, {s}": ("--compensate", s) for s in strengths}}
+    default = "on, 0.5"
     for name in ("stories260K", "tiny-llama"):
         model = Model(run, scratch, name)
         for bits in WIDTHS:
@@ -301,8 +303,8 @@ def asymmetric(run, scratch):
             lines.append([name, str(bits)] + [cells(found[way]) for way in ways])
             figures[f"{name} {bits}"] = found
             run.verdict(f"{name}, {bits} bits: perplexity lower with the correction than without",
-                        f"{cells(found['on, compensate 0'])} -> {cells(found['on, 0.75 (default)'])}",
-                        all(b < a for a, b in zip(found["on, compensate 0"], found["on, 0.75 (default)"])))
+                        f"{cells(found['on, 0'])} -> {cells(found[default])}",
+                        all(b < a for a, b in zip(found["on, 0"], found[default])))
     table(["model", "bits", *ways], lines)
     run.figures["asymmetric"] = figures
 
