@@ -34,7 +34,7 @@ static int read_settings(int argc, char **argv, settings *s) {
          "on: each block is calibrated on inputs that went through the quantized blocks before it"},
         {CLI_REAL, 0, "compensate", &s->compensation, "C", 0, 1,
          "with --propagate on: how much of what a linear's inputs lost its weights make up for; 0: "
-         "none; default: 0.75, for rtn and paper none"},
+         "none; default: 0.5, for rtn and paper none"},
         {CLI_TEXT, 0, "keep-dense", &s->keep_dense, "REGEX", 0, 0,
          "linears whose name matches stay as they are, such as \"down_proj$\""},
         {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,

@@ -91,7 +91,7 @@ typedef struct ganq_model_quantize_options {
                                            of 3 and 4). Needs calibration. Default 0: no mixing         */
     float compensation;                 /* with propagate, up to 1: how much of what a linear's inputs lost
                                            its target makes up for: the dense model's outputs count, as
-                                           far as they are linear in those inputs. Default 0.75, for the
+                                           far as they are linear in those inputs. Default 0.5, for the
                                            recipes RTN and PAPER none; negative: none                   */
 } ganq_model_quantize_options;
 

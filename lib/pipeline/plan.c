@@ -14,7 +14,7 @@
 #include "survey.h"
 
 /* docs/solver.md has the perplexities. */
-static const float default_compensation = 0.75f;
+static const float default_compensation = 0.5f;
 
 /* Marks the dense linears whose name the expression does not match. */
 static ganq_status choose(const ganq_model *model, const char *skip, uint8_t *chosen) {

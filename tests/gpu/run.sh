@@ -7,7 +7,8 @@
 #   sh tests/gpu/run.sh [RESULTS]                      both, here
 #
 # STEPS: some of "tests lut decode solve sanitize profile" (default: all), or "explore": every plan of every product,
-# long. Each leaves RESULTS/NAME.json or .log. The layers of $GANQ_TEST_DATA and stories260K travel along where there are
+# long. Each leaves RESULTS/NAME.json or .out and .log; all of them together one JSON (record.py), in docs/bench here or in
+# RESULTS elsewhere. The layers of $GANQ_TEST_DATA and stories260K travel along where there are
 # any. Tools that the machine lacks are skipped, with a notice. Only a C library and a driver are needed there.
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -43,6 +44,7 @@ step() {
     code=0
     timeout "$limit" "$@" >"$results/$name.out" 2>"$results/$name.log" || code=$?
     echo "$name: exit $code, $(($(date +%s) - began)) s"
+    echo "$name $code $(($(date +%s) - began))" >>"$results/steps.txt"
     [ "$code" = 0 ] || { failed="$failed $name"; tail -n 5 "$results/$name.out"; tail -n 5 "$results/$name.log"; }
 }
 has() {
@@ -67,6 +69,7 @@ run() {
             echo "no nvidia-smi"
     } >"$results/machine.txt" 2>&1
     cat "$results/machine.txt"
+    : >"$results/steps.txt"
     code=0
     "$bin/bench_lut" once 16x64 >/dev/null 2>"$results/first.log" || code=$?
     if [ "$code" = 77 ]; then
@@ -117,6 +120,9 @@ run() {
             --section MemoryWorkloadAnalysis "$bin/bench_lut" once 28672x8192 4096x4096
         mv "$results/profile.out" "$results/profile.csv"
     fi
+    if has python3; then
+        python3 "$here/tests/gpu/record.py" "$results" "$records"
+    fi
     echo "failed:${failed:- none}"
     [ -z "$failed" ]
 }
@@ -125,11 +131,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case "${1:-}" in
 pack) pack "$2" "${3:-}" ;;
-run) run "$2" "$3" "${4:-}" ;;
+run) records=$3 && run "$2" "$3" "${4:-}" ;;
 *)
     sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
     [ -n "$sm" ] || { echo "skipped: no GPU"; exit 77; }
     pack "$work/gpu.tgz" "$sm"
+    records=$here/docs/bench
     run "$work/gpu.tgz" "${1:-$here/build-gpu/results}"
     ;;
 esac

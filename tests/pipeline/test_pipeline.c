@@ -747,7 +747,7 @@ END_TEST
 /* With it, without it, and at another strength: three different models; the plan knows its memory.
  */
 START_TEST(compensation_is_an_option) {
-    static const float strengths[] = {0, -1, 0.5f, 0.75f};
+    static const float strengths[] = {0, -1, 0.75f, 0.5f};
     ganq_quantize_options layer = {
         .struct_size = sizeof layer, .bits = 2, .recipe = GANQ_RECIPE_FAST};
     ganq_model *models[4];
