@@ -2,7 +2,6 @@
  * here, so that building needs no cuBLASLt. */
 #include "cublaslt.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <string.h>
@@ -56,10 +55,7 @@ static ganq_status load(void) {
     static const char *const names[] = {
         CUDART_VERSION >= 13000 ? "libcublasLt.so.13" : "libcublasLt.so.12", NULL};
     static const char *const folders[] = {"cu13", "cublas", NULL};
-    static const struct {
-        const char *name;
-        size_t offset;
-    } symbols[] = {
+    static const ganq__cuda_symbol symbols[] = {
         {"cublasLtCreate", offsetof(functions, create)},
         {"cublasLtDestroy", offsetof(functions, destroy)},
         {"cublasLtMatmulDescCreate", offsetof(functions, desc_create)},
@@ -73,16 +69,8 @@ static ganq_status load(void) {
         {"cublasLtMatmulAlgoGetHeuristic", offsetof(functions, choose)},
         {"cublasLtMatmul", offsetof(functions, matmul)},
     };
-    void *library = NULL;
-    functions found;
-    GANQ_TRY(ganq__cuda_library(names, folders, &library));
-    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-        if (!symbol)
-            GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s has no %s", names[0], symbols[i].name);
-        memcpy((char *)&found + symbols[i].offset, &symbol, sizeof symbol);
-    }
-    loaded = found;
+    GANQ_TRY(ganq__cuda_functions(names, folders, symbols, sizeof symbols / sizeof symbols[0], &loaded,
+                                  sizeof loaded));
     is_loaded = 1;
     return GANQ_OK;
 }

@@ -2,7 +2,6 @@
  * here, so that building needs no cuSOLVER. */
 #include "cusolver.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <string.h>
@@ -29,26 +28,15 @@ static int is_loaded;
 static ganq_status load(void) {
     static const char *const names[] = {CUDART_VERSION >= 13000 ? "libcusolver.so.12" : "libcusolver.so.11", NULL};
     static const char *const folders[] = {"cu13", "cusolver", NULL};
-    static const struct {
-        const char *name;
-        size_t offset;
-    } symbols[] = {
+    static const ganq__cuda_symbol symbols[] = {
         {"cusolverDnCreate", offsetof(functions, create)},
         {"cusolverDnDestroy", offsetof(functions, destroy)},
         {"cusolverDnSetStream", offsetof(functions, set_stream)},
         {"cusolverDnDpotrf_bufferSize", offsetof(functions, buffer_size)},
         {"cusolverDnDpotrf", offsetof(functions, potrf)},
     };
-    void *library = NULL;
-    GANQ_TRY(ganq__cuda_library(names, folders, &library));
-    functions found;
-    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-        if (!symbol)
-            GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s has no %s", names[0], symbols[i].name);
-        memcpy((char *)&found + symbols[i].offset, &symbol, sizeof symbol);
-    }
-    loaded = found;
+    GANQ_TRY(ganq__cuda_functions(names, folders, symbols, sizeof symbols / sizeof symbols[0], &loaded,
+                                  sizeof loaded));
     is_loaded = 1;
     return GANQ_OK;
 }

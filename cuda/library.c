@@ -58,3 +58,19 @@ ganq_status ganq__cuda_library(const char *const *names, const char *const *fold
     GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s cannot be opened (%s); GANQ_CUDA_LIB_DIR may name its folder", names[0],
               reason);
 }
+
+ganq_status ganq__cuda_functions(const char *const *names, const char *const *folders, const ganq__cuda_symbol *symbols,
+                                 size_t count, void *out, size_t size) {
+    void *library = NULL, *found[32] = {NULL};
+    if (count > sizeof found / sizeof *found || size > sizeof found)
+        GANQ_FAIL(GANQ_ERR_INTERNAL, "%s: %zu functions of %zu bytes", names[0], count, size);
+    GANQ_TRY(ganq__cuda_library(names, folders, &library));
+    for (size_t i = 0; i < count; i++) {
+        void *symbol = dlsym(library, symbols[i].name);
+        if (!symbol)
+            GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s has no %s", names[0], symbols[i].name);
+        memcpy((char *)found + symbols[i].offset, &symbol, sizeof symbol);
+    }
+    memcpy(out, found, size);
+    return GANQ_OK;
+}

@@ -10,4 +10,13 @@
  * was looked for and why the last attempt failed. The handle stays open for good. */
 ganq_status ganq__cuda_library(const char *const *names, const char *const *folders, void **out);
 
+/* A function of a library, and where its address goes in a struct of function pointers. */
+typedef struct ganq__cuda_symbol {
+    const char *name;
+    size_t offset;
+} ganq__cuda_symbol;
+/* The same, and its functions: `out`, of `size` bytes, is written only when all of them were found. */
+ganq_status ganq__cuda_functions(const char *const *names, const char *const *folders, const ganq__cuda_symbol *symbols,
+                                 size_t count, void *out, size_t size);
+
 #endif

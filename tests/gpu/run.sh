@@ -18,8 +18,8 @@ pack() {
     file=$1 architecture=${2:-90} folder=$work/gpu
     build=$here/build-gpu
     cmake -G Ninja -B "$build" -S "$here" -DCMAKE_BUILD_TYPE=Release -DGANQ_CUDA=ON -DGANQ_WERROR=ON \
-        -DGANQ_CUDA_ARCHITECTURES="$architecture-real" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-    ninja -C "$build" bin/ganq $programs >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+        -DGANQ_CUDA_ARCHITECTURES="$architecture-real" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+    ninja -C "$build" bin/ganq $programs >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
     mkdir -p "$folder/bin" "$folder/lib" "$folder/data"
     for program in $programs ganq; do
         strip -o "$folder/bin/$program" "$build/bin/$program"
