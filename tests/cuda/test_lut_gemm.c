@@ -233,9 +233,9 @@ static void check_mma(ganq_context *ctx, int bits, const ganq__lut_plan *plan, i
  * bf16. */
 START_TEST(test_mma) {
     const int bits = _i % 3 + 2, copies = _i < 3 ? 4 : 1;
-    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
     if (bits != 4 && copies == 1)
         return;
+    ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
     for (int i = 0; i < 12; i++) {
         const int64_t M = (int64_t[]){1, 3, 8, 9, 16, 17, 32, 5, 1, 12, 24, 40}[i];
         const int row_tiles = i % 2 == 0 && M <= 4 ? 1 : 2,

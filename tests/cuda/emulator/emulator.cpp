@@ -104,7 +104,9 @@ struct {
     unsigned threads, started, ended;
     fiber *current = nullptr;
     fiber main; // the caller
-    std::vector<fiber *> fibers;
+    const void *main_stack = nullptr; // and its stack, for sanitizers
+    size_t main_stack_size = 0;
+    std::deque<fiber> fibers; // kept for the next block; their addresses do not change
     unsigned fibers_used;
     std::deque<fiber *> ready;
     std::vector<fiber *> at_barrier;
@@ -133,7 +135,10 @@ void switch_to(fiber *to) {
     enter(to);
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, to->stack, to == &run.main ? 0 : STACK);
+    if (to == &run.main)
+        __sanitizer_start_switch_fiber(&fake, run.main_stack, run.main_stack_size);
+    else
+        __sanitizer_start_switch_fiber(&fake, to->stack, STACK);
 #endif
 #if defined(__x86_64__)
     emulator_switch(&from->sp, to->sp);
@@ -150,16 +155,18 @@ void fiber_main();
 // A fiber that begins at fiber_main when it is switched to.
 fiber *fresh_fiber() {
     if (run.fibers_used == run.fibers.size()) {
-        auto *f = new fiber;
         char *memory = (char *)mmap(nullptr, STACK + GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED || mprotect(memory + GUARD, STACK, PROT_READ | PROT_WRITE) != 0) {
             fprintf(stderr, "emulator: no memory for the stack of a thread\n");
             _exit(70);
         }
-        f->stack = memory + GUARD;
-        run.fibers.push_back(f);
+        run.fibers.emplace_back();
+        run.fibers.back().stack = memory + GUARD;
     }
-    fiber *f = run.fibers[run.fibers_used++];
+    fiber *f = &run.fibers[run.fibers_used++];
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(f->stack, STACK); // what the scopes of its last use have left
+#endif
 #if defined(__x86_64__)
     void **top = (void **)(f->stack + STACK - 64);
     *--top = nullptr; // the return address of fiber_main
@@ -211,7 +218,13 @@ void release_barrier() {
 // Runs threads one after another until one of them has to wait and somebody else takes the rest.
 void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    const void *from;
+    size_t size;
+    __sanitizer_finish_switch_fiber(nullptr, &from, &size);
+    if (run.started == 1) { // the block's first thread comes from the caller, whose stack is looked through for leaks
+        run.main_stack = from;
+        run.main_stack_size = size;
+    }
 #endif
     for (;;) {
         fiber *self = run.current;
