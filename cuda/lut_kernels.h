@@ -18,8 +18,8 @@ extern "C" {
 enum {
     GANQ__LUT_PARTS = 3,        /* layers in one launch */
     GANQ__LUT_MMA_COLUMNS = 32, /* most columns of X in a launch of the tensor-core kernel, */
-    GANQ__LUT_CONVERT_ROWS = 4, /* most rows of X that its blocks convert themselves,    */
-    GANQ__LUT_SIMT_ROWS = 8     /* and most rows of X in one of the other */
+    GANQ__LUT_CONVERT_ROWS = 4, /* most rows of X that its blocks convert themselves, */
+    GANQ__LUT_SIMT_ROWS = 8     /* most rows of X in a launch of the fp32 kernel */
 };
 
 /* One layer of a launch, and where its output goes. */

@@ -1,6 +1,7 @@
 /* lut_plan.h - which kernel multiplies, and how it is cut: chosen for (GPU, bits, N, K, columns of
- * X). Rows measured by `ganq bench --tune` come first; they are kept in a file. What was not
- * measured follows the built-in rows, which come from the model in docs/kernels.md. */
+ * X). Rows measured by `ganq bench tune` come first; they are kept in a file. What was not
+ * measured follows the built-in rows: measured on an H200 for sm_90, elsewhere from the model in
+ * docs/kernels.md. */
 #ifndef GANQ_CUDA_LUT_PLAN_H
 #define GANQ_CUDA_LUT_PLAN_H
 

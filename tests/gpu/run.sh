@@ -127,11 +127,13 @@ run() {
     [ -z "$failed" ]
 }
 
+usage() { sed -n '3,7p' "$0" | cut -c3- >&2; exit 2; }
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case "${1:-}" in
-pack) pack "$2" "${3:-}" ;;
-run) records=$3 && run "$2" "$3" "${4:-}" ;;
+pack) [ $# -ge 2 ] || usage; pack "$2" "${3:-}" ;;
+run) [ $# -ge 3 ] || usage; records=$3; run "$2" "$3" "${4:-}" ;;
 *)
     sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)
     [ -n "$sm" ] || { echo "skipped: no GPU"; exit 77; }
