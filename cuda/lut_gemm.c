@@ -7,7 +7,7 @@
 #include "alloc.h"
 #include "attachment.h"
 #include "cublaslt.h"
-#include "half.h"
+#include "dtype.h"
 #include "layer.h"
 #include "lut_engine.h"
 #include "lut_layout.h"
@@ -100,28 +100,16 @@ free_job:
 }
 
 /* Tables with the rows of the last group filled up with zeros. */
-static ganq_status place_tables(ganq_context *ctx, const ganq_layer *layer, int table_f32,
-                                void *tables) {
-    const int64_t used = layer->N * layer->L, all = 16 * ganq__lut_groups(layer->N) * layer->L;
-    uint16_t *halves;
-    if (table_f32) {
-        float *floats = ganq__calloc((size_t)all, sizeof *floats);
-        if (!floats)
-            return GANQ_ERR_NO_MEMORY;
-        memcpy(floats, layer->lut, (size_t)used * sizeof *floats);
-        const ganq_status status =
-            ctx->memory->upload(ctx, tables, floats, (size_t)all * sizeof *floats);
-        ganq__free(floats);
-        return status;
-    }
-    halves = ganq__calloc((size_t)all, sizeof *halves);
-    if (!halves)
+static ganq_status place_tables(ganq_context *ctx, const ganq_layer *layer, void *tables) {
+    const size_t entry = ganq__dtype_size(layer->lut_dtype);
+    const size_t used = (size_t)(layer->N * layer->L) * entry;
+    const size_t all = (size_t)(16 * ganq__lut_groups(layer->N) * layer->L) * entry;
+    char *padded = ganq__calloc(all, 1);
+    if (!padded)
         return GANQ_ERR_NO_MEMORY;
-    for (int64_t i = 0; i < used; i++)
-        halves[i] = ganq__f32_to_f16(layer->lut[i]);
-    const ganq_status status =
-        ctx->memory->upload(ctx, tables, halves, (size_t)all * sizeof *halves);
-    ganq__free(halves);
+    memcpy(padded, layer->lut, used);
+    const ganq_status status = ctx->memory->upload(ctx, tables, padded, all);
+    ganq__free(padded);
     return status;
 }
 
@@ -166,7 +154,7 @@ static ganq_status lut_place(ganq_context *ctx, const ganq_layer *layer, void **
     GANQ_TRY_GOTO(free_placed, ctx->memory->allocate(ctx, (size_t)o.end, &placed->memory));
     char *memory = placed->memory;
     GANQ_TRY_GOTO(release, place_codes(ctx, layer, memory + o.codes));
-    GANQ_TRY_GOTO(release, place_tables(ctx, layer, placed->table_f32, memory + o.tables));
+    GANQ_TRY_GOTO(release, place_tables(ctx, layer, memory + o.tables));
     placed->part = (ganq__lut_part){
         .codes = memory + o.codes, .tables = memory + o.tables, .N = (int32_t)layer->N};
     if (layer->bias) {

@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "dtype.h"
+
 enum {
     SEGMENT = GANQ__FAST_SEGMENT,
     PIECE = GANQ__FAST_PIECE,
@@ -180,7 +182,8 @@ static void prefetch(const void *from, int64_t bytes) {
 
 static void prefetch_tables(const fast_job *job, const item_place *item) {
     const ganq_layer *layer = job->p.layer;
-    prefetch(layer->lut + item->first * layer->L, item->rows * layer->L * (int64_t)sizeof(float));
+    const int64_t bytes = layer->L * (int64_t)ganq__dtype_size(layer->lut_dtype);
+    prefetch((const char *)layer->lut + item->first * bytes, item->rows * bytes);
 }
 
 static void item_small(const fast_job *job, const item_place *item, const item_place *next) {

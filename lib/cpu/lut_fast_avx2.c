@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "lut_codes_avx2.h"
+#include "lut_avx2.h"
 #include "lut_fast.h"
 
 enum {
@@ -137,10 +137,14 @@ static float convert_piece(const float *x, int16_t *values) {
 
 static void make_table(const ganq_layer *layer, int64_t n, int second, ganq__fast_table *table) {
     const int bits = layer->bits;
-    const float *t = layer->lut + (n << bits);
-    const __m256 low = bits == 2 ? _mm256_broadcast_ps((const __m128 *)t) : _mm256_loadu_ps(t);
-    const __m256 high = bits == 4 ? _mm256_loadu_ps(t + 8) : low;
-    const float largest = largest_of(_mm256_max_ps(absolute(low), absolute(high)));
+    __m256 entries[2];
+    load_entries(layer, n, bits, entries);
+    const __m256 low = entries[0], high = entries[1];
+    /* Tables ascend: the largest is one of the ends. */
+    const float first = _mm256_cvtss_f32(low);
+    const float last = _mm256_cvtss_f32(
+        _mm256_permutevar8x32_ps(high, _mm256_set1_epi32(bits == 2 ? 3 : 7)));
+    const float largest = fmaxf(fabsf(first), fabsf(last));
     const int usable = largest >= 0x1p-100f;
     const __m256 inverse = _mm256_set1_ps(usable ? GANQ__FIXED_TABLE / largest : 0);
     __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(low, inverse));

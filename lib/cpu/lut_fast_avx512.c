@@ -12,9 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lut_avx512.h"
 #include "lut_fast.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     GROUP = GANQ__GROUP,
@@ -211,11 +210,12 @@ INLINE __m512i tail_index(const uint8_t *p, int64_t columns, int64_t i, const in
 
 static void make_table(const ganq_layer *layer, int64_t n, int second, ganq__fast_table *table) {
     const int bits = layer->bits;
-    const float *t = layer->lut + (n << bits);
-    const __m512 exact = bits == 4   ? _mm512_loadu_ps(t)
-                         : bits == 3 ? _mm512_broadcast_f32x8(_mm256_loadu_ps(t))
-                                     : _mm512_broadcast_f32x4(_mm_loadu_ps(t));
-    const float largest = _mm512_reduce_max_ps(_mm512_abs_ps(exact));
+    const __m512 exact = load_entries(layer, n, bits);
+    /* Tables ascend: the largest is one of the ends. */
+    const float first = _mm_cvtss_f32(_mm512_castps512_ps128(exact));
+    const float last =
+        _mm_cvtss_f32(_mm_permute_ps(_mm512_extractf32x4_ps(exact, 3), 0xff));
+    const float largest = fmaxf(fabsf(first), fabsf(last));
     const int usable = largest >= 0x1p-100f;
     const float inverse = usable ? GANQ__FIXED_TABLE / largest : 0;
     __m512i values = _mm512_cvtps_epi32(_mm512_mul_ps(exact, _mm512_set1_ps(inverse)));

@@ -1,6 +1,6 @@
 /* lut_gemm_avx2.c - Y[M,N] = X[M,K] * W~[N,K]^T + bias with AVX2, FMA, F16C; f32 weights and sums.
  *
- * Layout   codes: lanes.h, lut_codes_avx2.h.
+ * Layout   codes: lanes.h, lut_avx2.h.
  * Lookup   F16 tables: the 16 entries as two byte tables (low and high bytes) in registers; two
  *          vpshufb and two unpacks make 32 halves, vcvtph2ps four vectors of weights in column
  *          order. F32 tables: vpermps, and for 4 bits a blend of two. Both give the stored value
@@ -22,7 +22,7 @@
 
 #include "cpu.h"
 #include "lut_blocked.h"
-#include "lut_codes_avx2.h"
+#include "lut_avx2.h"
 #include "lut_fast.h"
 #include "lut_ops.h"
 
@@ -43,19 +43,15 @@ typedef struct table {
 } table;
 
 INLINE table load_table(const ganq_layer *layer, int64_t n, const int bits, const int f32) {
-    const int L = 1 << bits;
-    const float *t = layer->lut + n * L;
-    __m256 first, second = _mm256_setzero_ps();
-    if (bits == 2)
-        first = _mm256_castps128_ps256(_mm_loadu_ps(t)); /* codes do not reach the upper half */
-    else
-        first = _mm256_loadu_ps(t);
-    if (bits == 4)
-        second = _mm256_loadu_ps(t + 8);
-    if (f32)
-        return (table){_mm256_castps_si256(first), _mm256_castps_si256(second)};
-    const __m128i low = _mm256_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT);
-    const __m128i high = _mm256_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT);
+    if (f32) {
+        __m256 entries[2];
+        load_entries(layer, n, bits, entries);
+        return (table){_mm256_castps_si256(entries[0]), _mm256_castps_si256(entries[1])};
+    }
+    const __m128i *t = (const __m128i *)((const uint16_t *)layer->lut + (n << bits));
+    /* codes do not reach entries that are not there */
+    const __m128i low = bits == 2 ? _mm_loadl_epi64(t) : _mm_loadu_si128(t);
+    const __m128i high = bits == 4 ? _mm_loadu_si128(t + 1) : low;
     const __m128i mask = _mm_set1_epi16(255);
     const __m128i low_bytes = _mm_packus_epi16(_mm_and_si128(low, mask), _mm_and_si128(high, mask));
     const __m128i high_bytes = _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8));

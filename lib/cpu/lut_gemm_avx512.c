@@ -23,11 +23,10 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "lut_avx512.h"
 #include "lut_blocked.h"
 #include "lut_fast.h"
 #include "lut_ops.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     GROUP = GANQ__GROUP,
@@ -80,12 +79,9 @@ typedef struct table {
 } table;
 
 INLINE table load_table(const ganq_layer *layer, int64_t n, const int bits) {
-    const float *t = layer->lut + (n << bits);
-    if (bits == 4)
-        return (table){.lowest = _mm512_loadu_ps(t)};
-    if (bits == 3)
-        return (table){.lowest = _mm512_broadcast_f32x8(_mm256_loadu_ps(t))};
-    const __m512 lowest = _mm512_broadcast_f32x4(_mm_loadu_ps(t));
+    const __m512 lowest = load_entries(layer, n, bits);
+    if (bits > 2)
+        return (table){.lowest = lowest};
     const __m512i pairs = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     return (table){lowest, _mm512_permutexvar_ps(pairs, lowest)};
 }

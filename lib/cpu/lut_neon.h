@@ -43,9 +43,13 @@ INLINE uint8x16_t group_codes(const uint8_t *group, const int half, const int bi
 
 /* The 2^bits entries of a row, the rest zeros. */
 INLINE void load_entries(const ganq_layer *layer, int64_t n, const int bits, float32x4_t out[4]) {
-    const float *t = layer->lut + (n << bits);
+    const int f16 = layer->lut_dtype == GANQ_DTYPE_F16;
+    const float *t = (const float *)layer->lut + (n << bits);
+    const float16_t *h = (const float16_t *)layer->lut + (n << bits);
     for (int i = 0; i < 4; i++)
-        out[i] = 4 * i < 1 << bits ? vld1q_f32(t + 4 * i) : vdupq_n_f32(0);
+        out[i] = 4 * i >= 1 << bits ? vdupq_n_f32(0)
+                 : f16              ? vcvt_f32_f16(vld1_f16(h + 4 * i))
+                                    : vld1q_f32(t + 4 * i);
 }
 
 /* lut_fast_neon.c: the product in fixed point. */

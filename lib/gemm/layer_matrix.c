@@ -135,8 +135,7 @@ ganq_status ganq__layer_export_matrix(const ganq_layer *layer, ganq_matrix *code
     for (int64_t n = 0; codes && n < layer->N; n++)
         ganq__layer_codes_row(layer, n, ganq__matrix_row_mut(codes, n));
     for (int64_t n = 0; lut && n < layer->N; n++)
-        memcpy(ganq__matrix_row_mut(lut, n), layer->lut + n * layer->L,
-               (size_t)layer->L * sizeof(float));
+        ganq__layer_table(layer, n, ganq__matrix_row_mut(lut, n));
     return GANQ_OK;
 }
 

@@ -62,6 +62,14 @@ ganq_status ganq__layer_alloc(int bits, int64_t N, int64_t K, ganq_layer **out) 
     return GANQ_OK;
 }
 
+static void *table_at(const ganq_layer *layer, int64_t n) {
+    return (char *)layer->lut + (size_t)(n * layer->L) * ganq__dtype_size(layer->lut_dtype);
+}
+
+void ganq__layer_table(const ganq_layer *layer, int64_t n, float *t) {
+    ganq__to_f32(t, table_at(layer, n), layer->lut_dtype, layer->L);
+}
+
 /* ---- rows that 16-bit tables are too coarse for ---- */
 
 /* Does a table of integers, the largest entry becoming GANQ__FIXED_TABLE, lose more than 2e-4 of
@@ -84,7 +92,9 @@ static int is_wide(const float *t, int64_t L, const uint8_t *codes, int64_t K) {
 }
 
 static ganq_status mark_if_wide(ganq_layer *layer, int64_t n, const uint8_t *codes) {
-    if (!is_wide(layer->lut + n * layer->L, layer->L, codes, layer->K))
+    float t[16];
+    ganq__layer_table(layer, n, t);
+    if (!is_wide(t, layer->L, codes, layer->K))
         return GANQ_OK;
     if (!layer->wide && !(layer->wide = ganq__calloc((size_t)layer->N, 1)))
         return GANQ_ERR_NO_MEMORY;
@@ -181,25 +191,25 @@ static ganq_status set_lut(ganq_layer *layer, const float *lut, int32_t lut_dtyp
     if (bad >= 0)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "lut[%lld,%lld] is %g", (long long)(bad / L),
                   (long long)(bad % L), (double)lut[bad]);
-    GANQ_ALLOC(layer->lut, (size_t)(N * L));
     for (int64_t n = 0; n < N && lut_dtype == GANQ_DTYPE_F16; n++)
         if (!f16_holds_row(lut + n * L, L))
             lut_dtype = GANQ_DTYPE_F32;
     layer->lut_dtype = lut_dtype;
-    return GANQ_OK;
+    layer->lut = ganq__malloc_aligned((size_t)(N * L), ganq__dtype_size(lut_dtype));
+    return layer->lut ? GANQ_OK : GANQ_ERR_NO_MEMORY;
 }
 
 /* Row n of codes and table, sorted, into the layer; renumbered is scratch [K]. */
 static ganq_status set_row(ganq_layer *layer, uint8_t *lanes, int64_t n, const uint8_t *codes,
                            const float *t, uint8_t *renumbered) {
     uint8_t order[16] = {0}, rank[16] = {0};
+    float sorted[16];
     sort_table(t, layer->L, order);
     for (int64_t s = 0; s < layer->L; s++) {
-        const float value = t[order[s]];
-        layer->lut[n * layer->L + s] =
-            layer->lut_dtype == GANQ_DTYPE_F16 ? ganq__f16_to_f32(ganq__f32_to_f16(value)) : value;
+        sorted[s] = t[order[s]];
         rank[order[s]] = (uint8_t)s;
     }
+    ganq__from_f32(table_at(layer, n), sorted, layer->lut_dtype, layer->L);
     uint8_t seen = 0;
     for (int64_t k = 0; k < layer->K; k++) {
         seen |= codes[k];
@@ -381,7 +391,8 @@ void ganq__layer_codes_row(const ganq_layer *layer, int64_t n, uint8_t *codes) {
 void ganq__layer_dequantize_rows(const ganq_layer *layer, int64_t first, int64_t count, float *out,
                                  int64_t stride) {
     for (int64_t n = first; n < first + count; n++, out += stride) {
-        const float *t = layer->lut + n * layer->L;
+        float t[16];
+        ganq__layer_table(layer, n, t);
         for (int64_t k = 0; k < layer->K; k += GANQ__LANES_CHUNK) {
             uint8_t codes[GANQ__LANES_CHUNK];
             const int64_t rest = layer->K - k,
@@ -423,7 +434,8 @@ int64_t ganq__layer_stored_bytes(const ganq_layer *layer) {
 }
 
 int64_t ganq__layer_resident_bytes(const ganq_layer *layer) {
-    int64_t bytes = (int64_t)sizeof *layer + 4 * layer->N * layer->L;
+    int64_t bytes = (int64_t)sizeof *layer +
+                    layer->N * layer->L * (int64_t)ganq__dtype_size(layer->lut_dtype);
     if (atomic_load_explicit(&((ganq_layer *)layer)->lanes, memory_order_acquire))
         bytes += layer->N * layer->row_bytes + (layer->wide ? layer->N : 0);
     if (layer->outlier_rowptr)

@@ -31,7 +31,7 @@ struct ganq_layer {
     ganq__tensor planes; /* of the file; its map is retained and its name owned; data NULL: none */
     pthread_mutex_t guard; /* of the two below and of making lanes                               */
     int checked;           /* CRC and padding of `planes` were found right                       */
-    float *lut;            /* [N,L] ascending, exactly representable in lut_dtype                */
+    void *lut;             /* [N,L] of lut_dtype, ascending in each row                          */
     int32_t lut_dtype;     /* F16 or F32 */
     int32_t *outlier_rowptr, *outlier_cols; /* NULL: none */
     float *outlier_vals;
@@ -91,6 +91,8 @@ static inline const uint8_t *ganq__layer_lanes(const ganq_layer *layer, int64_t 
            n * layer->row_bytes;
 }
 
+/* Row n's table [L] in f32. */
+void ganq__layer_table(const ganq_layer *layer, int64_t n, float *t);
 /* Codes of row n [K], and W~ rows [first, first+count) x [K] in f32, outliers included. They work
  * on a layer that was not prepared, too, but then nobody has checked the bytes. */
 void ganq__layer_codes_row(const ganq_layer *layer, int64_t n, uint8_t *codes);

@@ -106,10 +106,16 @@ static ganq_status read_lut(ganq_layer *layer, const ganq__tensors *tensors, con
     const ganq__tensor *tensor;
     GANQ_TRY(ganq__tensors_require(tensors, name, ST_TABLE, 2, shape, &tensor));
     GANQ_TRY(ganq__tensor_verify(tensor));
-    GANQ_TRY(ganq__tensor_to_f32(tensor, &layer->lut));
     layer->lut_dtype = ganq__st_to_dtype(tensor->dtype);
+    layer->lut = ganq__malloc_aligned((size_t)tensor->count, ganq__dtype_size(layer->lut_dtype));
+    if (!layer->lut)
+        return GANQ_ERR_NO_MEMORY;
+    memcpy(layer->lut, tensor->data, (size_t)tensor->count * ganq__dtype_size(layer->lut_dtype));
+    float table[16];
     for (int64_t i = 0; i < layer->N * layer->L; i++) {
-        const float *t = layer->lut + i;
+        const float *t = table + i % layer->L;
+        if (i % layer->L == 0)
+            ganq__layer_table(layer, i / layer->L, table);
         if (!isfinite(t[0]))
             GANQ_FAIL(GANQ_ERR_FORMAT,
                       "%s: tensor %s: element [%lld,%lld] is %g, expected a finite number",
@@ -282,7 +288,9 @@ static ganq_status write_floats(const float *values, int64_t count, int32_t dtyp
 
 ganq_status ganq__layer_write(const ganq_layer *layer, ganq__st_writer *writer) {
     GANQ_TRY(write_codes(layer, writer));
-    GANQ_TRY(write_floats(layer->lut, layer->N * layer->L, layer->lut_dtype, writer));
+    GANQ_TRY(ganq__st_writer_data(writer, layer->lut,
+                                  (size_t)(layer->N * layer->L) *
+                                      ganq__dtype_size(layer->lut_dtype)));
     if (layer->outlier_rowptr) {
         const int32_t count = layer->outlier_rowptr[layer->N];
         GANQ_TRY(ganq__st_writer_data(writer, layer->outlier_rowptr, (size_t)(layer->N + 1) * 4));

@@ -310,9 +310,9 @@ START_TEST(a_layer_gives_back_what_was_put_in) {
 }
 END_TEST
 
-/* Codes are held once, and tables in F32 instead of F16 are the only growth. */
+/* Codes are held once, and tables as they are stored. */
 START_TEST(memory_is_what_the_file_has) {
-    enum { ROWS = 64, COLS = 4096 };
+    enum { ROWS = 256, COLS = 1024 };
     static uint8_t many[ROWS * COLS];
     static float tables[ROWS * 16], x[COLS], y[ROWS];
     const int bits = _i + 2, entries = 1 << bits;
@@ -330,7 +330,7 @@ START_TEST(memory_is_what_the_file_has) {
     ganq_layer_info info = {.struct_size = sizeof info};
     ck_ganq_ok(ganq_layer_get_info(large, &info));
     ck_assert_int_ge(info.resident_bytes, info.stored_bytes);
-    ck_assert_msg((double)info.resident_bytes <= 1.02 * (double)info.stored_bytes,
+    ck_assert_msg((double)info.resident_bytes <= 1.01 * (double)info.stored_bytes,
                   "%d bits: %lld bytes in memory, %lld in a file", bits,
                   (long long)info.resident_bytes, (long long)info.stored_bytes);
     ganq_layer_free(large);

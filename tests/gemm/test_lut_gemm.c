@@ -7,6 +7,7 @@
 #include "check_util.h"
 #include "context.h"
 #include "cpu.h"
+#include "dtype.h"
 #include "layer.h"
 #include "lut_gemm.h"
 #include "lut_ops.h"
@@ -240,7 +241,8 @@ START_TEST(nothing_outside_is_touched) {
         guarded_layer = *layer;
         atomic_init(&guarded_layer.lanes,
                     guard(&g[0], ganq__layer_lanes(layer, 0), (size_t)(N * layer->row_bytes)));
-        guarded_layer.lut = guard(&g[1], layer->lut, (size_t)(N * layer->L) * sizeof(float));
+        guarded_layer.lut = guard(&g[1], layer->lut,
+                                  (size_t)(N * layer->L) * ganq__dtype_size(layer->lut_dtype));
         guarded_layer.bias = guard(&g[2], layer->bias, (size_t)N * sizeof(float));
         const float *gx = guard(&g[3], x, (size_t)(M * K) * sizeof(float));
         g[4] = guard_new((size_t)(M * N) * sizeof(float));

@@ -7,6 +7,7 @@
 
 #include "alloc.h"
 #include "check_util.h"
+#include "dtype.h"
 #include "half.h"
 #include "layer.h"
 
@@ -416,7 +417,8 @@ START_TEST(round_trips_over_shapes_and_bits) {
     ck_assert_int_eq(loaded->K, n_cols);
     ck_assert_int_eq(loaded->lut_dtype, made->lut_dtype);
     ck_assert_int_eq(ganq__layer_stored_bytes(loaded), ganq__layer_stored_bytes(made));
-    ck_assert_mem_eq(loaded->lut, made->lut, (size_t)(n_rows * entries) * sizeof *lut);
+    ck_assert_mem_eq(loaded->lut, made->lut,
+                     (size_t)(n_rows * entries) * ganq__dtype_size(made->lut_dtype));
     ck_assert_mem_eq(ganq__layer_lanes(loaded, 0), ganq__layer_lanes(made, 0),
                      (size_t)(n_rows * made->row_bytes));
     ck_assert(!outliers == !loaded->outlier_rowptr);

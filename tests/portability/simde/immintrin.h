@@ -66,6 +66,15 @@ GANQ_SHIM simde__m512 _mm512_cvtepi32_ps(simde__m512i a) {
     return v.ps;
 }
 
+GANQ_SHIM simde__m512 _mm512_cvtph_ps(simde__m256i a) {
+    simde__m128i from[2];
+    ganq_lanes to;
+    memcpy(from, &a, sizeof from);
+    for (int i = 0; i < 2; i++)
+        to.ps8[i] = simde_mm256_cvtph_ps(from[i]);
+    return to.ps;
+}
+
 /* Reads nothing where the mask is 0. */
 GANQ_SHIM simde__m512 _mm512_maskz_loadu_ps(simde__mmask16 mask, const void *from) {
     ganq_lanes v;

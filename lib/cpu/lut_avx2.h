@@ -1,16 +1,32 @@
-/* lut_codes_avx2.h - codes out of lanes (lanes.h) with AVX2: a 32-byte load, a shift and a mask
- * give those of 32 neighbouring columns, one per byte. */
-#ifndef GANQ_CPU_LUT_CODES_AVX2_H
-#define GANQ_CPU_LUT_CODES_AVX2_H
+/* lut_avx2.h - tables, and codes out of lanes (lanes.h), with AVX2: a 32-byte load, a shift and a
+ * mask give the codes of 32 neighbouring columns, one per byte. */
+#ifndef GANQ_CPU_LUT_AVX2_H
+#define GANQ_CPU_LUT_AVX2_H
 
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "layer.h"
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE __m256i load32(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* Row n's entries 0..7 and 8..15 in f32; fewer than 16 are repeated. */
+INLINE void load_entries(const ganq_layer *layer, int64_t n, const int bits, __m256 out[2]) {
+    if (layer->lut_dtype == GANQ_DTYPE_F16) {
+        const __m128i *t = (const __m128i *)((const uint16_t *)layer->lut + (n << bits));
+        const __m128i first = bits == 2 ? _mm_loadl_epi64(t) : _mm_loadu_si128(t);
+        out[0] = _mm256_cvtph_ps(bits == 2 ? _mm_unpacklo_epi64(first, first) : first);
+        out[1] = bits == 4 ? _mm256_cvtph_ps(_mm_loadu_si128(t + 1)) : out[0];
+    } else {
+        const float *t = (const float *)layer->lut + (n << bits);
+        out[0] = bits == 2 ? _mm256_broadcast_ps((const __m128 *)t) : _mm256_loadu_ps(t);
+        out[1] = bits == 4 ? _mm256_loadu_ps(t + 8) : out[0];
+    }
 }
 
 /* (v >> shift) & mask in every byte; mask has no bit that a neighbour's would
