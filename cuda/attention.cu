@@ -1,4 +1,4 @@
-// attention.cu - causal attention over the key/value cache, f32.
+// attention.cu - causal attention over a key/value cache of f32 or f16 (T below), arithmetic in f32.
 //
 // Decode     (few queries) the keys are cut at multiples of 128; a block takes one piece for all the query heads that
 //            share a key head (at most 8), so that keys and values are read once:
@@ -15,16 +15,42 @@
 //            Q [32][dim], K and then V [32][dim] and S [32][32] lie in shared memory; rows are padded by 16 bytes so that 8
 //            rows at the same column are in 8 different groups of banks.
 // Limits     dim <= 256
+#include <cuda_fp16.h>
 #include <math.h>
 
+#include "ganq/common.h"
 #include "model_kernels.h"
 #include "reduce.cuh"
 
-// x[0..3] of a row with `left` elements from here on; what is beyond is 0. aligned: rows are multiples of 16 bytes.
-static __device__ __forceinline__ float4 load4(const float *x, int left, int aligned) {
-    if (aligned)
-        return *(const float4 *)x;
-    return make_float4(x[0], left > 1 ? x[1] : 0, left > 2 ? x[2] : 0, left > 3 ? x[3] : 0);
+// Elements of a row that a thread reads at once, 16 bytes.
+template <typename T> struct width {
+    enum { value = 16 / sizeof(T) };
+};
+
+// x[0 .. width) of a row with `left` elements from here on, as f32; what is beyond is 0. aligned: rows are multiples of
+// 16 bytes.
+static __device__ __forceinline__ void load_elements(const float *x, int left, int aligned, float (&v)[4]) {
+    if (aligned) {
+        const float4 four = *(const float4 *)x;
+        v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        v[i] = i < left ? x[i] : 0;
+}
+static __device__ __forceinline__ void load_elements(const __half *x, int left, int aligned, float (&v)[8]) {
+    if (aligned) {
+        const uint4 eight = *(const uint4 *)x;
+        const uint32_t words[4] = {eight.x, eight.y, eight.z, eight.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            v[i] = __half2float(__ushort_as_half((unsigned short)(words[i / 2] >> 16 * (i % 2))));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] = i < left ? __half2float(x[i]) : 0;
 }
 static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
     return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
@@ -47,15 +73,17 @@ static __device__ __forceinline__ int64_t position_of(const ganq__cuda_attention
 enum { CHUNK = GANQ__ATTENTION_CHUNK, DECODE_THREADS = 128 };
 
 // Grid (chunk, kv head x groups of GROUP queries, m).
-template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) decode(const ganq__cuda_attention_args a) {
+template <int GROUP, typename T>
+static __global__ void __launch_bounds__(DECODE_THREADS, GROUP == 8 ? 3 : 4) decode(const ganq__cuda_attention_args a) {
     GANQ_DYNAMIC_SHARED(float, shared);
     ganq_allow_next();
     ganq_wait_for_previous();
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
-    const int dim = a.dim, dim4 = (dim + 3) / 4, aligned = dim % 4 == 0;
-    float *q = shared;                                   // [GROUP][4 dim4]
-    float *scores = q + GROUP * 4 * dim4;                // [GROUP][CHUNK]
-    float *sums = scores + GROUP * CHUNK;                // [DECODE_THREADS][4]
+    constexpr int WIDTH = width<T>::value;
+    const int dim = a.dim, parts = (dim + WIDTH - 1) / WIDTH, padded = parts * WIDTH, aligned = dim % WIDTH == 0;
+    float *q = shared;                    // [GROUP][padded]
+    float *scores = q + GROUP * padded;   // [GROUP][CHUNK]
+    float *sums = scores + GROUP * CHUNK; // [DECODE_THREADS][WIDTH]
     const int shared_by = a.heads / a.kv_heads, groups = (shared_by + GROUP - 1) / GROUP;
     const int kv_head = (int)blockIdx.y / groups, within = (int)blockIdx.y % groups * GROUP;
     const int count = min(GROUP, shared_by - within); // queries of this block
@@ -68,8 +96,8 @@ template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) de
     const int keys = (int)(end - begin);
 
     const float *queries = a.q + (m * a.heads + first_head) * dim;
-    for (int i = thread; i < GROUP * 4 * dim4; i += DECODE_THREADS) {
-        const int g = i / (4 * dim4), d = i % (4 * dim4);
+    for (int i = thread; i < GROUP * padded; i += DECODE_THREADS) {
+        const int g = i / padded, d = i % padded;
         q[i] = g < count && d < dim ? queries[g * dim + d] : 0;
     }
     __syncthreads();
@@ -78,17 +106,21 @@ template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) de
     const int part = lane & 7;
     for (int base = warp * 4; base < keys; base += DECODE_THREADS / 8) {
         const int key = base + lane / 8;
-        const float *row = a.keys + ((int64_t)kv_head * a.capacity + begin + min(key, keys - 1)) * dim;
+        const T *row = (const T *)a.keys + ((int64_t)kv_head * a.capacity + begin + min(key, keys - 1)) * dim;
         float dots[GROUP];
 #pragma unroll
         for (int g = 0; g < GROUP; g++)
             dots[g] = 0;
 #pragma unroll 4
-        for (int i = part; i < dim4; i += 8) {
-            const float4 k = load4(row + 4 * i, dim - 4 * i, aligned);
+        for (int i = part; i < parts; i += 8) {
+            float k[WIDTH];
+            load_elements(row + WIDTH * i, dim - WIDTH * i, aligned, k);
 #pragma unroll
             for (int g = 0; g < GROUP; g++)
-                dots[g] = dot4(*(const float4 *)(q + (g * dim4 + i) * 4), k, dots[g]);
+#pragma unroll
+                for (int j = 0; j < WIDTH; j += 4)
+                    dots[g] = dot4(*(const float4 *)(q + g * padded + WIDTH * i + j),
+                                   make_float4(k[j], k[j + 1], k[j + 2], k[j + 3]), dots[g]);
         }
 #pragma unroll
         for (int g = 0; g < GROUP; g++) {
@@ -119,33 +151,37 @@ template <int GROUP> static __global__ void __launch_bounds__(DECODE_THREADS) de
     }
     __syncthreads();
 
-    // values: `slices` threads share a column and take every slices-th key
-    const int slices = DECODE_THREADS / dim4, column = thread % dim4, slice = thread / dim4;
-    float4 acc[GROUP];
-#pragma unroll
-    for (int g = 0; g < GROUP; g++)
-        acc[g] = make_float4(0, 0, 0, 0);
+    // values: `slices` threads share WIDTH columns and take every slices-th key
+    const int slices = DECODE_THREADS / parts, column = WIDTH * (thread % parts), slice = thread / parts;
+    float acc[GROUP][WIDTH] = {};
     if (slice < slices) {
-        const float *row = a.values + ((int64_t)kv_head * a.capacity + begin) * dim + 4 * column;
+        const T *row = (const T *)a.values + ((int64_t)kv_head * a.capacity + begin) * dim + column;
 #pragma unroll 4
         for (int key = slice; key < keys; key += slices) {
-            const float4 v = load4(row + (int64_t)key * dim, dim - 4 * column, aligned);
+            float v[WIDTH];
+            load_elements(row + (int64_t)key * dim, dim - column, aligned, v);
 #pragma unroll
-            for (int g = 0; g < GROUP; g++)
-                add4(acc[g], scores[g * CHUNK + key], v);
+            for (int g = 0; g < GROUP; g++) {
+                const float p = scores[g * CHUNK + key];
+#pragma unroll
+                for (int j = 0; j < WIDTH; j++)
+                    acc[g][j] = fmaf(p, v[j], acc[g][j]);
+            }
         }
     }
 #pragma unroll
     for (int g = 0; g < GROUP; g++) {
         if (g >= count)
             break;
-        *(float4 *)(sums + 4 * thread) = acc[g];
+#pragma unroll
+        for (int j = 0; j < WIDTH; j += 4)
+            *(float4 *)(sums + WIDTH * thread + j) = make_float4(acc[g][j], acc[g][j + 1], acc[g][j + 2], acc[g][j + 3]);
         __syncthreads();
         float *partial = a.partial + ((m * a.heads + first_head + g) * a.chunks + blockIdx.x) * dim;
         for (int d = thread; d < dim; d += DECODE_THREADS) {
             float sum = 0;
             for (int s = 0; s < slices; s++)
-                sum += sums[4 * (s * dim4) + d];
+                sum += sums[s * padded + d];
             partial[d] = sum;
         }
         __syncthreads();
@@ -174,19 +210,26 @@ static __global__ void __launch_bounds__(256) combine(const ganq__cuda_attention
         a.out[row * a.dim + d] = sum / weights;
 }
 
-template <int GROUP> static cudaError_t launch_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
-    const int shared_by = a->heads / a->kv_heads, groups = (shared_by + GROUP - 1) / GROUP, dim4 = (a->dim + 3) / 4;
-    const size_t bytes = sizeof(float) * (size_t)(GROUP * (4 * dim4 + CHUNK) + 4 * DECODE_THREADS);
-    return ganq_start(decode<GROUP>, dim3((unsigned)a->chunks, (unsigned)(a->kv_heads * groups), (unsigned)a->M),
-                       dim3(DECODE_THREADS), bytes, queue, *a);
+template <int GROUP, typename T>
+static cudaError_t launch_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
+    const int shared_by = a->heads / a->kv_heads, groups = (shared_by + GROUP - 1) / GROUP, WIDTH = width<T>::value;
+    const int padded = (a->dim + WIDTH - 1) / WIDTH * WIDTH;
+    const size_t bytes = sizeof(float) * (size_t)(GROUP * (padded + CHUNK) + WIDTH * DECODE_THREADS);
+    return ganq_start(decode<GROUP, T>, dim3((unsigned)a->chunks, (unsigned)(a->kv_heads * groups), (unsigned)a->M),
+                      dim3(DECODE_THREADS), bytes, queue, *a);
+}
+
+template <typename T> static cudaError_t launch_group(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
+    const int shared_by = a->heads / a->kv_heads;
+    return shared_by == 1   ? launch_decode<1, T>(queue, a)
+           : shared_by == 2 ? launch_decode<2, T>(queue, a)
+           : shared_by <= 4 ? launch_decode<4, T>(queue, a)
+                            : launch_decode<8, T>(queue, a);
 }
 
 cudaError_t ganq__cuda_attention_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
-    const int shared_by = a->heads / a->kv_heads;
-    const cudaError_t error = shared_by == 1   ? launch_decode<1>(queue, a)
-                              : shared_by == 2 ? launch_decode<2>(queue, a)
-                              : shared_by <= 4 ? launch_decode<4>(queue, a)
-                                               : launch_decode<8>(queue, a);
+    const cudaError_t error =
+        a->cache_dtype == GANQ_DTYPE_F16 ? launch_group<__half>(queue, a) : launch_group<float>(queue, a);
     if (error != cudaSuccess)
         return error;
     return ganq_start(combine, dim3((unsigned)a->heads, (unsigned)a->M), dim3((unsigned)(a->dim + 31) / 32 * 32), 0, queue, *a);
@@ -195,17 +238,24 @@ cudaError_t ganq__cuda_attention_decode(ganq__cuda_queue queue, const ganq__cuda
 enum { QUERIES = 32, KEYS = 32, PREFILL_THREADS = 128, S_STRIDE = KEYS + 4 };
 
 // Rows [0, count) of 32 from global memory (dim apart) to shared memory (stride apart); the rest is zero.
-static __device__ __forceinline__ void load_tile(float *to, int stride, const float *from, int64_t from_stride, int count, int dim) {
-    const int dim4 = (dim + 3) / 4, aligned = dim % 4 == 0;
-    for (int i = (int)threadIdx.x; i < 32 * dim4; i += PREFILL_THREADS) {
-        const int row = i / dim4, d = 4 * (i % dim4);
-        *(float4 *)(to + row * stride + d) =
-            row < count ? load4(from + row * from_stride + d, dim - d, aligned) : make_float4(0, 0, 0, 0);
+template <typename T>
+static __device__ __forceinline__ void load_tile(float *to, int stride, const T *from, int64_t from_stride, int count, int dim) {
+    constexpr int WIDTH = width<T>::value;
+    const int parts = (dim + WIDTH - 1) / WIDTH, aligned = dim % WIDTH == 0;
+    for (int i = (int)threadIdx.x; i < 32 * parts; i += PREFILL_THREADS) {
+        const int row = i / parts, d = WIDTH * (i % parts);
+        float v[WIDTH] = {};
+        if (row < count)
+            load_elements(from + row * from_stride + d, dim - d, aligned, v);
+#pragma unroll
+        for (int j = 0; j < WIDTH; j += 4)
+            if (d + j < dim)
+                *(float4 *)(to + row * stride + d + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
     }
 }
 
 // Grid (32 queries, head). WIDTH: groups of 128 columns of a head, 1 or 2.
-template <int WIDTH>
+template <int WIDTH, typename T>
 static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) prefill(const ganq__cuda_attention_args a) {
     GANQ_DYNAMIC_SHARED(float, shared);
     ganq_allow_next();
@@ -221,7 +271,8 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) pr
     const int queries = (int)min((int64_t)QUERIES, a.M - first_query);
     const int64_t position = position_of(a, first_query);
     const int64_t begin = first_key(position, a.window) / KEYS * KEYS, end = position + queries;
-    const float *keys = a.keys + (int64_t)kv_head * a.capacity * dim, *values = a.values + (int64_t)kv_head * a.capacity * dim;
+    const T *keys = (const T *)a.keys + (int64_t)kv_head * a.capacity * dim;
+    const T *values = (const T *)a.values + (int64_t)kv_head * a.capacity * dim;
 
     load_tile(q, stride, a.q + (first_query * a.heads + head) * dim, (int64_t)a.heads * dim, queries, dim);
     float4 acc[8][WIDTH]; // query 8 warp + i, columns 4 lane + 128 j
@@ -347,8 +398,9 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, WIDTH == 1 ? 3 : 2) pr
 template <int WIDTH> static cudaError_t launch_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {
     const int stride = (a->dim + 3) / 4 * 4 + 4;
     const size_t bytes = sizeof(float) * (size_t)((QUERIES + KEYS) * stride + QUERIES * S_STRIDE + QUERIES);
-    return ganq_start(prefill<WIDTH>, dim3((unsigned)((a->M + QUERIES - 1) / QUERIES), (unsigned)a->heads), dim3(PREFILL_THREADS),
-                       bytes, queue, *a);
+    return ganq_start(a->cache_dtype == GANQ_DTYPE_F16 ? prefill<WIDTH, __half> : prefill<WIDTH, float>,
+                      dim3((unsigned)((a->M + QUERIES - 1) / QUERIES), (unsigned)a->heads), dim3(PREFILL_THREADS), bytes,
+                      queue, *a);
 }
 
 cudaError_t ganq__cuda_attention_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *a) {

@@ -62,6 +62,7 @@ static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
         .v = h->v,
         .keys = h->keys,
         .values = h->values,
+        .cache_dtype = h->cache_dtype,
     };
     GANQ_CUDA_RUN(ctx, ganq__cuda_heads(ganq__cuda_queue_of(ctx), &args));
     return GANQ_OK;
@@ -92,6 +93,7 @@ static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
         .q = a->q,
         .keys = a->keys,
         .values = a->values,
+        .cache_dtype = a->cache_dtype,
         .out = a->out,
     };
     if (a->M > GANQ__ATTENTION_DECODE) {

@@ -136,7 +136,18 @@ cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a
     return ganq_start(add, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, a, b, y);
 }
 
+// An element of the cache; beyond the range of f16 its largest number, NaN stays NaN.
+static __device__ __forceinline__ void store_cached(float *at, float x) {
+    *at = x;
+}
+static __device__ __forceinline__ void store_cached(__half *at, float x) {
+    const float largest = 65504;
+    *at = __float2half_rn(x > largest ? largest : x < -largest ? -largest : x);
+}
+
 // One warp per head of a token: first the query heads, then the key heads, then the value heads, which are only copied.
+// T: of the cache.
+template <typename T>
 static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args a) {
     const int lane = (int)threadIdx.x & 31;
     const int head = (int)(blockIdx.x * 4 + (threadIdx.x >> 5)), m = (int)blockIdx.y;
@@ -148,15 +159,15 @@ static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args 
     const int64_t position = (a.counter ? *a.counter : a.position) + m;
     const int is_query = head < a.heads, is_value = head >= a.heads + a.kv_heads;
     const int kv_head = (head - a.heads) % a.kv_heads;
-    float *cached = (is_value ? a.values : a.keys) + ((int64_t)kv_head * a.capacity + position) * dim;
+    T *cached = (T *)(is_value ? a.values : a.keys) + ((int64_t)kv_head * a.capacity + position) * dim;
     if (is_value) {
         const float *from = a.v + ((int64_t)m * a.kv_heads + kv_head) * dim;
         for (int d = lane; d < dim; d += 32)
-            cached[d] = from[d];
+            store_cached(cached + d, from[d]);
         return;
     }
     const float *from = is_query ? a.q + ((int64_t)m * a.heads + head) * dim : a.k + ((int64_t)m * a.kv_heads + kv_head) * dim;
-    float *to = is_query ? a.q + ((int64_t)m * a.heads + head) * dim : cached;
+    float *to = a.q + ((int64_t)m * a.heads + head) * dim; // of a query
     const float *weight = is_query ? a.q_norm : a.k_norm;
     float scale = 1;
     if (weight) {
@@ -172,11 +183,17 @@ static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args 
             high *= scale * weight[d + half];
         }
         const float c = a.cosines[position * half + d], s = a.sines[position * half + d];
-        to[d] = low * c - high * s;
-        to[d + half] = high * c + low * s;
+        if (is_query) {
+            to[d] = low * c - high * s;
+            to[d + half] = high * c + low * s;
+        } else {
+            store_cached(cached + d, low * c - high * s);
+            store_cached(cached + d + half, high * c + low * s);
+        }
     }
 }
 cudaError_t ganq__cuda_heads(ganq__cuda_queue queue, const ganq__cuda_heads_args *args) {
     const int warps = args->heads + 2 * args->kv_heads;
-    return ganq_start(heads, dim3((unsigned)(warps + 3) / 4, (unsigned)args->M), dim3(128), 0, queue, *args);
+    return ganq_start(args->cache_dtype == GANQ_DTYPE_F16 ? heads<__half> : heads<float>,
+                      dim3((unsigned)(warps + 3) / 4, (unsigned)args->M), dim3(128), 0, queue, *args);
 }

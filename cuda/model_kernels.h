@@ -35,7 +35,8 @@ typedef struct ganq__cuda_heads_args {
     float eps;
     float *q;
     const float *k, *v;
-    float *keys, *values;
+    void *keys, *values;
+    int32_t cache_dtype; /* F32 or F16 */
 } ganq__cuda_heads_args;
 cudaError_t ganq__cuda_heads(ganq__cuda_queue queue, const ganq__cuda_heads_args *args);
 
@@ -45,7 +46,9 @@ typedef struct ganq__cuda_attention_args {
     int64_t position, window, capacity;
     const int32_t *counter;
     float scale;
-    const float *q, *keys, *values;
+    const float *q;
+    const void *keys, *values;
+    int32_t cache_dtype; /* F32 or F16 */
     float *out;
     /* of the decode kernel: */
     int32_t chunks;  /* that the grid has: enough for the last position it may be launched with */

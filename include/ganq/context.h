@@ -18,7 +18,7 @@ typedef enum ganq_device_kind {
 } ganq_device_kind;
 
 /* How products with quantized layers are computed (ganq_lut_gemm, and with it models); errors are those of a call's
- * result, |Y - Y64| / |Y64|.
+ * result, |Y - Y64| / |Y64|. Sessions keep keys and values in F16 with `fast`, in F32 with `exact`.
  *
  * In a whole model `fast` moves logits by less than 3e-3 of their range and perplexity by less than 0.1%; the same
  * bounds hold between a prefill and single steps. In `exact` both agree to fp32 rounding: compare models in it. */

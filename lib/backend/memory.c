@@ -2,15 +2,21 @@
 #include "memory.h"
 
 #include "context.h"
+#include "dtype.h"
+
+ganq_status ganq__memory_elements(ganq_context *ctx, int64_t rows, int64_t width, int32_t dtype,
+                                  void **out) {
+    size_t count, bytes;
+    if (__builtin_mul_overflow((size_t)rows, (size_t)width, &count) ||
+        __builtin_mul_overflow(count, ganq__dtype_size(dtype), &bytes))
+        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "out of memory: %lld x %lld elements of %s", (long long)rows,
+                  (long long)width, ganq__dtype_name(dtype));
+    return ctx->memory->allocate(ctx, bytes ? bytes : 1, out);
+}
 
 ganq_status ganq__memory_floats(ganq_context *ctx, int64_t rows, int64_t width, float **out) {
-    size_t count, bytes;
     void *memory;
-    if (__builtin_mul_overflow((size_t)rows, (size_t)width, &count) ||
-        __builtin_mul_overflow(count, sizeof(float), &bytes))
-        GANQ_FAIL(GANQ_ERR_NO_MEMORY, "out of memory: %lld x %lld floats", (long long)rows,
-                  (long long)width);
-    GANQ_TRY(ctx->memory->allocate(ctx, bytes ? bytes : 1, &memory));
+    GANQ_TRY(ganq__memory_elements(ctx, rows, width, GANQ_DTYPE_F32, &memory));
     *out = memory;
     return GANQ_OK;
 }

@@ -6,7 +6,9 @@
 
 #include "memory_ops.h"
 
-/* rows * width floats; contents undefined. */
+/* rows * width elements; contents undefined. */
+ganq_status ganq__memory_elements(ganq_context *ctx, int64_t rows, int64_t width, int32_t dtype,
+                                  void **out);
 ganq_status ganq__memory_floats(ganq_context *ctx, int64_t rows, int64_t width, float **out);
 /* A copy of an array of the process. */
 ganq_status ganq__memory_copy_of(ganq_context *ctx, const void *data, size_t bytes, void **out);

@@ -23,11 +23,13 @@ typedef struct ganq__heads {
     int64_t heads, kv_heads, head_dim;
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float eps;                    /* of the norms */
+    int32_t cache_dtype; /* of keys and values: F32, or F16, rounded to nearest and, beyond its
+                            range, to its largest number */
     const float *cosines, *sines; /* [positions, half], from position 0 on */
     float *q;                     /* [M, heads * head_dim], in place */
     float *k;                     /* [M, kv_heads * head_dim]; undefined afterwards */
     const float *v;               /* the same */
-    float *keys, *values;         /* [kv_heads, capacity, head_dim] */
+    void *keys, *values;          /* [kv_heads, capacity, head_dim] */
     int64_t capacity;
 } ganq__heads;
 
@@ -38,9 +40,10 @@ typedef struct ganq__attention {
     const int32_t *counter; /* NULL, or in the context's memory: position again */
     int64_t heads, kv_heads, head_dim;
     float scale;         /* of q.k, usually 1/sqrt(head_dim)       */
+    int32_t cache_dtype; /* of keys and values: F32 or F16         */
     const float *q;      /* [M, heads * head_dim], after RoPE      */
-    const float *keys;   /* [kv_heads, capacity, head_dim]         */
-    const float *values; /* the same                               */
+    const void *keys;    /* [kv_heads, capacity, head_dim]         */
+    const void *values;  /* the same                               */
     int64_t capacity;
     float *out; /* [M, heads * head_dim]                  */
 } ganq__attention;
@@ -53,8 +56,8 @@ typedef struct ganq__model_ops {
     /* y[m,d] = x[m,d] / sqrt(mean_d(x[m,:]^2) + eps) * weight[d]; y may be x. */
     ganq_status (*rms_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *x, int64_t ldx,
                             const float *weight, float eps, float *y, int64_t ldy);
-    /* sum = a + b, y = rms_norm(sum); all [M, D], contiguous; sum may be a or b, y may be b. The bits
-     * of add and rms_norm. */
+    /* sum = a + b, y = rms_norm(sum); all [M, D], contiguous; sum may be a or b, y may be b. The
+     * bits of add and rms_norm. */
     ganq_status (*add_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
                             float *sum, const float *weight, float eps, float *y);
     ganq_status (*heads)(ganq_context *ctx, const ganq__heads *heads);

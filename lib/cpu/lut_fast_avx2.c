@@ -142,8 +142,8 @@ static void make_table(const ganq_layer *layer, int64_t n, int second, ganq__fas
     const __m256 low = entries[0], high = entries[1];
     /* Tables ascend: the largest is one of the ends. */
     const float first = _mm256_cvtss_f32(low);
-    const float last = _mm256_cvtss_f32(
-        _mm256_permutevar8x32_ps(high, _mm256_set1_epi32(bits == 2 ? 3 : 7)));
+    const float last =
+        _mm256_cvtss_f32(_mm256_permutevar8x32_ps(high, _mm256_set1_epi32(bits == 2 ? 3 : 7)));
     const float largest = fmaxf(fabsf(first), fabsf(last));
     const int usable = largest >= 0x1p-100f;
     const __m256 inverse = _mm256_set1_ps(usable ? GANQ__FIXED_TABLE / largest : 0);

@@ -213,8 +213,7 @@ static void make_table(const ganq_layer *layer, int64_t n, int second, ganq__fas
     const __m512 exact = load_entries(layer, n, bits);
     /* Tables ascend: the largest is one of the ends. */
     const float first = _mm_cvtss_f32(_mm512_castps512_ps128(exact));
-    const float last =
-        _mm_cvtss_f32(_mm_permute_ps(_mm512_extractf32x4_ps(exact, 3), 0xff));
+    const float last = _mm_cvtss_f32(_mm_permute_ps(_mm512_extractf32x4_ps(exact, 3), 0xff));
     const float largest = fmaxf(fabsf(first), fabsf(last));
     const int usable = largest >= 0x1p-100f;
     const float inverse = usable ? GANQ__FIXED_TABLE / largest : 0;

@@ -3,10 +3,10 @@
  *
  * Work       items: 16 tokens (norms, RoPE), a head of 16 queries or some heads of one query
  *            (attention), 16384 elements (SwiGLU)
- * Attention  keys in steps that end at multiples of 64: the scores of a step stay in L1, and the
- *            queries or heads of an item read a step of keys and values from L1 or L2. The steps of
- *            a query depend on its position alone, so that prefill and single steps sum in the
- *            same order.
+ * Attention  keys in steps that end at multiples of 64; the queries or heads of an item take a step
+ *            of keys in turn, from the first-level cache, then its values. F16 is widened once for
+ *            all of them, where it is one alone on the way. The steps of a query depend on its
+ *            position alone, so that prefill and single steps sum in the same order.
  * Limits     any head_dim and D; what does not fill a vector is done element by element */
 #include <immintrin.h>
 #include <math.h>
@@ -21,6 +21,8 @@ enum {
     RUN = 1 << 14, /* elements per item of SwiGLU, a multiple of 8             */
     KEYS = 64      /* per step of the attention                                */
 };
+
+#define INLINE static inline __attribute__((always_inline))
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -153,6 +155,27 @@ static void turn(int64_t half, const float *c, const float *s, const float *x, f
     }
 }
 
+/* Elements [at, at + count) of a cache. */
+static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_t count) {
+    const float largest = 65504; /* of F16; NaN, as the second operand, stays NaN */
+    const __m256 upper = _mm256_set1_ps(largest), lower = _mm256_set1_ps(-largest);
+    uint16_t *to = (uint16_t *)cache + at;
+    int64_t i = 0;
+    if (dtype == GANQ_DTYPE_F32) {
+        memcpy((float *)cache + at, x, (size_t)count * sizeof *x);
+        return;
+    }
+    for (; i + 8 <= count; i += 8) {
+        const __m256 v = _mm256_max_ps(lower, _mm256_min_ps(upper, _mm256_loadu_ps(x + i)));
+        _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+    for (; i < count; i++)
+        to[i] = _cvtss_sh(x[i] > largest    ? largest
+                          : x[i] < -largest ? -largest
+                                            : x[i],
+                          _MM_FROUND_TO_NEAREST_INT);
+}
+
 static void heads_item(void *user, int64_t item, int worker) {
     const ganq__heads *a = user;
     const int64_t dim = a->head_dim, half = dim / 2;
@@ -171,8 +194,9 @@ static void heads_item(void *user, int64_t item, int worker) {
             const int64_t to = (head * a->capacity + position) * dim;
             if (a->k_norm)
                 norm_row(dim, a->k + from, a->k_norm, a->eps, a->k + from);
-            turn(half, c, s, a->k + from, a->keys + to);
-            memcpy(a->values + to, a->v + from, (size_t)dim * sizeof *a->v);
+            turn(half, c, s, a->k + from, a->k + from);
+            store(a->keys, a->cache_dtype, to, a->k + from, dim);
+            store(a->values, a->cache_dtype, to, a->v + from, dim);
         }
     }
 }
@@ -183,8 +207,19 @@ static ganq_status heads(ganq_context *ctx, const ganq__heads *a) {
     return GANQ_OK;
 }
 
+/* Eight elements of a cache, from element i on. */
+INLINE __m256 load8(const void *cache, int64_t i, const int f16) {
+    return f16 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)cache + i)))
+               : _mm256_loadu_ps((const float *)cache + i);
+}
+
+INLINE float load1(const void *cache, int64_t i, const int f16) {
+    return f16 ? _cvtsh_ss(((const uint16_t *)cache)[i]) : ((const float *)cache)[i];
+}
+
 /* scores[0..7] = q . keys[j], eight keys side by side to keep both FMA pipes busy. */
-static inline void dot_8_keys(const float *q, const float *keys, int64_t dim, float *scores) {
+INLINE void dot_8_keys(const float *q, const void *keys, int64_t at, int64_t dim, const int f16,
+                       float *scores) {
     __m256 sum[8];
     int64_t d = 0;
     for (int j = 0; j < 8; j++)
@@ -193,7 +228,7 @@ static inline void dot_8_keys(const float *q, const float *keys, int64_t dim, fl
         const __m256 part = _mm256_loadu_ps(q + d);
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++)
-            sum[j] = _mm256_fmadd_ps(part, _mm256_loadu_ps(keys + j * dim + d), sum[j]);
+            sum[j] = _mm256_fmadd_ps(part, load8(keys, at + j * dim + d, f16), sum[j]);
     }
     const __m256 low =
         _mm256_hadd_ps(_mm256_hadd_ps(sum[0], sum[1]), _mm256_hadd_ps(sum[2], sum[3]));
@@ -204,23 +239,36 @@ static inline void dot_8_keys(const float *q, const float *keys, int64_t dim, fl
                                            _mm256_permute2f128_ps(low, high, 0x31)));
     for (; d < dim; d++)
         for (int j = 0; j < 8; j++)
-            scores[j] += q[d] * keys[j * dim + d];
+            scores[j] += q[d] * load1(keys, at + j * dim + d, f16);
 }
 
-static inline float dot_key(const float *q, const float *key, int64_t dim) {
+INLINE float dot_key(const float *q, const void *keys, int64_t at, int64_t dim, const int f16) {
     __m256 sum = _mm256_setzero_ps();
     int64_t d = 0;
     for (; d + 8 <= dim; d += 8)
-        sum = _mm256_fmadd_ps(_mm256_loadu_ps(q + d), _mm256_loadu_ps(key + d), sum);
+        sum = _mm256_fmadd_ps(_mm256_loadu_ps(q + d), load8(keys, at + d, f16), sum);
     float dot = sum_of(sum);
     for (; d < dim; d++)
-        dot += q[d] * key[d];
+        dot += q[d] * load1(keys, at + d, f16);
     return dot;
 }
 
+/* scores[j] = q . keys[j] of `count` keys, whose first element is `at`; -inf up to a multiple of
+ * eight. */
+INLINE void score_keys(const float *q, const void *keys, int64_t at, int64_t count, int64_t dim,
+                       const int f16, float *scores) {
+    int64_t j = 0;
+    for (; j + 8 <= count; j += 8)
+        dot_8_keys(q, keys, at + j * dim, dim, f16, scores + j);
+    for (; j < count; j++)
+        scores[j] = dot_key(q, keys, at + j * dim, dim, f16);
+    for (; j % 8 != 0; j++)
+        scores[j] = -INFINITY;
+}
+
 /* out[0 .. 8 vectors) = shrink * out + weights . values; vectors is a constant at each call. */
-static inline void add_values(const float *weights, const float *values, int64_t count, int64_t dim,
-                              float shrink, int vectors, float *out) {
+INLINE void add_columns(const float *weights, const void *values, int64_t at, int64_t count,
+                        int64_t dim, float shrink, const int vectors, const int f16, float *out) {
     __m256 sum[8];
     for (int i = 0; i < vectors; i++)
         sum[i] = _mm256_mul_ps(_mm256_loadu_ps(out + 8 * i), _mm256_set1_ps(shrink));
@@ -228,56 +276,50 @@ static inline void add_values(const float *weights, const float *values, int64_t
         const __m256 weight = _mm256_set1_ps(weights[j]);
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++)
-            sum[i] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(values + j * dim + 8 * i), sum[i]);
+            sum[i] = _mm256_fmadd_ps(weight, load8(values, at + j * dim + 8 * i, f16), sum[i]);
     }
     for (int i = 0; i < vectors; i++)
         _mm256_storeu_ps(out + 8 * i, sum[i]);
 }
 
-/* The running softmax of one query. */
+INLINE void add_values(const float *weights, const void *values, int64_t at, int64_t count,
+                       int64_t dim, float shrink, const int f16, float *out) {
+    int64_t d = 0;
+    for (; d + 64 <= dim; d += 64)
+        add_columns(weights, values, at + d, count, dim, shrink, 8, f16, out + d);
+    for (; d + 8 <= dim; d += 8)
+        add_columns(weights, values, at + d, count, dim, shrink, 1, f16, out + d);
+    for (; d < dim; d++) {
+        out[d] *= shrink;
+        for (int64_t j = 0; j < count; j++)
+            out[d] += weights[j] * load1(values, at + j * dim + d, f16);
+    }
+}
+
+/* The running softmax of one query and head: its sums are relative to e^best, which may grow. */
 typedef struct softmax {
     float best, total;
 } softmax;
 
-/* One step of at most KEYS keys: out and total are relative to e^best, which may grow. */
-static void attend_step(const float *q, const float *keys, const float *values, int64_t count,
-                        int64_t dim, float scale, softmax *state, float *out) {
-    float scores[KEYS];
-    const int64_t padded = (count + 7) & ~INT64_C(7);
-    int64_t j = 0, d = 0;
-    for (; j + 8 <= count; j += 8)
-        dot_8_keys(q, keys + j * dim, dim, scores + j);
-    for (; j < count; j++)
-        scores[j] = dot_key(q, keys + j * dim, dim);
-    for (; j < padded; j++)
-        scores[j] = -INFINITY;
-
-    __m256 highest = _mm256_set1_ps(-INFINITY);
-    for (j = 0; j < padded; j += 8) {
-        __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(scale));
+/* Scores become weights, e^(scale * score - best). Returns by how much earlier sums shrink. */
+static float weigh(float *scores, int64_t count, float scale, softmax *state) {
+    __m256 highest = _mm256_set1_ps(-INFINITY), total = _mm256_setzero_ps();
+    for (int64_t j = 0; j < count; j += 8) {
+        const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(scale));
         highest = _mm256_max_ps(highest, scaled);
         _mm256_storeu_ps(scores + j, scaled);
     }
     const float best = fmaxf(state->best, max_of(highest));
-    const float shrink = expf(state->best - best); /* 0 at the first step */
-    __m256 total = _mm256_setzero_ps();
-    for (j = 0; j < padded; j += 8) {
-        __m256 weight = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(best)));
+    const float shrink = best == state->best ? 1 : expf(state->best - best); /* 0 at first */
+    for (int64_t j = 0; j < count; j += 8) {
+        const __m256 weight =
+            exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(best)));
         total = _mm256_add_ps(total, weight);
         _mm256_storeu_ps(scores + j, weight);
     }
     state->best = best;
     state->total = state->total * shrink + sum_of(total);
-
-    for (; d + 64 <= dim; d += 64)
-        add_values(scores, values + d, count, dim, shrink, 8, out + d);
-    for (; d + 8 <= dim; d += 8)
-        add_values(scores, values + d, count, dim, shrink, 1, out + d);
-    for (; d < dim; d++) {
-        out[d] *= shrink;
-        for (j = 0; j < count; j++)
-            out[d] += scores[j] * values[j * dim + d];
-    }
+    return shrink;
 }
 
 /* Position of the first key that the query at `position` sees. */
@@ -290,38 +332,116 @@ typedef struct attention_job {
     int64_t together; /* heads of an item, which share keys and values */
 } attention_job;
 
-static void attention_item(void *user, int64_t item, int worker) {
+/* Some queries, or heads of one query, that read the same key head. */
+typedef struct attention_item_place {
+    int64_t begin, end;  /* queries */
+    int64_t first, last; /* heads */
+    int64_t offset;      /* of the key head in the cache, elements */
+} attention_item_place;
+
+/* A step's rows of a cache as f32: those of F16 are widened once for all of an item, where it has
+ * several readers and there is room. `at` is then the element that element `from` has become. */
+typedef struct step_rows {
+    const void *data;
+    int64_t at;
+    int f16;
+} step_rows;
+
+enum { WIDENED = KEYS * 128 }; /* elements: 32 KB */
+
+static step_rows rows_of_step(const void *cache, int32_t dtype, int64_t from, int64_t count,
+                              int readers, float *widened) {
+    const step_rows as_they_are = {cache, from, dtype == GANQ_DTYPE_F16};
+    if (dtype == GANQ_DTYPE_F32 || readers < 2 || count > WIDENED)
+        return as_they_are;
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm256_store_ps(widened + i, load8(cache, from + i, 1));
+    for (; i < count; i++)
+        widened[i] = load1(cache, from + i, 1);
+    return (step_rows){widened, 0, 0};
+}
+
+static void prefetch_rows(const void *cache, int32_t dtype, int64_t from, int64_t count) {
+    const int64_t size = dtype == GANQ_DTYPE_F16 ? 2 : 4;
+    for (int64_t i = 0; i < count * size; i += 64)
+        _mm_prefetch((const char *)cache + from * size + i, _MM_HINT_T1); /* never faults */
+}
+
+/* Keys [start, start + KEYS): first the scores of all queries and heads, then their sums of values,
+ * so that keys, and then values, are in the first-level cache. */
+static void attend_step(const ganq__attention *a, const attention_item_place *item, int64_t start,
+                        softmax *states) {
+    const int64_t dim = a->head_dim, stride = a->heads * dim, heads = item->last - item->first;
+    const int64_t from = max(start, first_key(a, a->position + item->begin));
+    const int64_t end = min(start + KEYS, a->position + item->end);
+    const int64_t at = item->offset + from * dim, count = (end - from) * dim;
+    const int64_t next = item->offset + end * dim; /* the next step's first element */
+    const int readers = (int)((item->end - item->begin) * heads);
+    float scores[TOKENS][KEYS], shrinks[TOKENS];
+    _Alignas(32) float widened[WIDENED];
+    step_rows rows = rows_of_step(a->keys, a->cache_dtype, at, count, readers, widened);
+    if (readers > 1)
+        prefetch_rows(a->values, a->cache_dtype, next, KEYS * dim);
+    for (int i = 0; i < readers; i++) {
+        const int64_t m = item->begin + i / heads, position = a->position + m;
+        const int64_t own = max(start, first_key(a, position)); /* this query's first key */
+        const int64_t keys = min(end, position + 1) - own, key = rows.at + (own - from) * dim;
+        const float *q = a->q + m * stride + (item->first + i % heads) * dim;
+        if (keys <= 0)
+            continue;
+        if (rows.f16)
+            score_keys(q, rows.data, key, keys, dim, 1, scores[i]);
+        else
+            score_keys(q, rows.data, key, keys, dim, 0, scores[i]);
+        shrinks[i] = weigh(scores[i], keys, a->scale, &states[i]);
+    }
+    rows = rows_of_step(a->values, a->cache_dtype, at, count, readers, widened);
+    if (readers > 1)
+        prefetch_rows(a->keys, a->cache_dtype, next + KEYS * dim, KEYS * dim);
+    for (int i = 0; i < readers; i++) {
+        const int64_t m = item->begin + i / heads, position = a->position + m;
+        const int64_t own = max(start, first_key(a, position));
+        const int64_t keys = min(end, position + 1) - own, key = rows.at + (own - from) * dim;
+        float *out = a->out + m * stride + (item->first + i % heads) * dim;
+        if (keys <= 0)
+            continue;
+        if (rows.f16)
+            add_values(scores[i], rows.data, key, keys, dim, shrinks[i], 1, out);
+        else
+            add_values(scores[i], rows.data, key, keys, dim, shrinks[i], 0, out);
+    }
+}
+
+static void attention_item(void *user, int64_t index, int worker) {
     const attention_job *job = user;
     const ganq__attention *a = &job->a;
     const int64_t dim = a->head_dim, stride = a->heads * dim, parts = a->heads / job->together;
-    const int64_t first = item % parts * job->together, last = first + job->together;
-    const int64_t begin = item / parts * TOKENS, end = min(a->M, begin + TOKENS);
-    const int64_t offset = first / (a->heads / a->kv_heads) * a->capacity * dim;
-    const float *keys = a->keys + offset, *values = a->values + offset;
+    const int64_t first = index % parts * job->together, begin = index / parts * TOKENS;
+    const attention_item_place item = {
+        .begin = begin,
+        .end = min(a->M, begin + TOKENS),
+        .first = first,
+        .last = first + job->together,
+        .offset = first / (a->heads / a->kv_heads) * a->capacity * dim,
+    };
+    const int64_t readers = (item.end - begin) * job->together;
     softmax states[TOKENS];
     (void)worker;
-    for (int64_t i = 0; i < (end - begin) * job->together; i++)
+    for (int64_t i = 0; i < readers; i++)
         states[i] = (softmax){-INFINITY, 0};
-    for (int64_t m = begin; m < end; m++)
+    for (int64_t m = begin; m < item.end; m++)
         memset(a->out + m * stride + first * dim, 0,
                (size_t)(job->together * dim) * sizeof *a->out);
-    for (int64_t start = first_key(a, a->position + begin) / KEYS * KEYS; start < a->position + end;
-         start += KEYS)
-        for (int64_t m = begin; m < end; m++) {
-            const int64_t position = a->position + m;
-            const int64_t from = max(start, first_key(a, position));
-            const int64_t count = min(start + KEYS, position + 1) - from;
-            for (int64_t head = first; head < last && count > 0; head++)
-                attend_step(a->q + m * stride + head * dim, keys + from * dim, values + from * dim,
-                            count, dim, a->scale,
-                            &states[(m - begin) * job->together + head - first],
-                            a->out + m * stride + head * dim);
-        }
-    for (int64_t m = begin; m < end; m++)
-        for (int64_t head = first; head < last; head++)
-            for (int64_t d = 0; d < dim; d++)
-                a->out[m * stride + head * dim + d] /=
-                    states[(m - begin) * job->together + head - first].total;
+    for (int64_t start = first_key(a, a->position + begin) / KEYS * KEYS;
+         start < a->position + item.end; start += KEYS)
+        attend_step(a, &item, start, states);
+    for (int64_t i = 0; i < readers; i++) {
+        float *out =
+            a->out + (begin + i / job->together) * stride + (first + i % job->together) * dim;
+        for (int64_t d = 0; d < dim; d++)
+            out[d] /= states[i].total;
+    }
 }
 
 /* The queries of an item share keys and values in L1; where there is one query, the heads of a

@@ -8,6 +8,7 @@
 
 #include "cpu.h"
 #include "dtype.h"
+#include "half.h"
 #include "model_ops.h"
 #include "model_ref.h"
 
@@ -96,6 +97,23 @@ static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float
     return GANQ_OK;
 }
 
+/* Elements [at, at + count) of a cache. */
+static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_t count) {
+    const float largest = 65504; /* of F16; NaN stays NaN */
+    if (dtype == GANQ_DTYPE_F32)
+        memcpy((float *)cache + at, x, (size_t)count * sizeof *x);
+    else
+        for (int64_t i = 0; i < count; i++)
+            ((uint16_t *)cache)[at + i] = ganq__f32_to_f16(x[i] > largest    ? largest
+                                                           : x[i] < -largest ? -largest
+                                                                             : x[i]);
+}
+
+static float load(const void *cache, int32_t dtype, int64_t at) {
+    return dtype == GANQ_DTYPE_F32 ? ((const float *)cache)[at]
+                                   : ganq__f16_to_f32(((const uint16_t *)cache)[at]);
+}
+
 /* One head [2*half] from x to y, which may be x. */
 static void turn(int64_t half, const float *c, const float *s, const float *x, float *y) {
     for (int64_t d = 0; d < half; d++) {
@@ -123,8 +141,9 @@ static void heads_item(void *user, int64_t item, int worker) {
             const int64_t to = (head * a->capacity + position) * dim;
             if (a->k_norm)
                 norm_row(dim, a->k + from, a->k_norm, a->eps, a->k + from);
-            turn(half, c, s, a->k + from, a->keys + to);
-            memcpy(a->values + to, a->v + from, (size_t)dim * sizeof *a->v);
+            turn(half, c, s, a->k + from, a->k + from);
+            store(a->keys, a->cache_dtype, to, a->k + from, dim);
+            store(a->values, a->cache_dtype, to, a->v + from, dim);
         }
     }
 }
@@ -148,13 +167,12 @@ static void attend_query(const ganq__attention *a, int64_t m, int64_t head) {
         out[d] = 0;
     for (int64_t start = first; start <= last; start += KEYS) {
         const int64_t count = min(KEYS, last - start + 1);
-        const float *keys = a->keys + offset + start * dim;
-        const float *values = a->values + offset + start * dim;
+        const int64_t at = offset + start * dim;
         float scores[KEYS], step_best = best;
         for (int64_t j = 0; j < count; j++) {
             float dot = 0;
             for (int64_t d = 0; d < dim; d++)
-                dot += q[d] * keys[j * dim + d];
+                dot += q[d] * load(a->keys, a->cache_dtype, at + j * dim + d);
             scores[j] = dot * a->scale;
             step_best = fmaxf(step_best, scores[j]);
         }
@@ -169,7 +187,7 @@ static void attend_query(const ganq__attention *a, int64_t m, int64_t head) {
             float weight = expf(scores[j] - best);
             total += weight;
             for (int64_t d = 0; d < dim; d++)
-                out[d] += weight * values[j * dim + d];
+                out[d] += weight * load(a->values, a->cache_dtype, at + j * dim + d);
         }
     }
     for (int64_t d = 0; d < dim; d++)

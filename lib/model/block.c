@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "dtype.h"
 #include "memory.h"
 #include "model_ops.h"
 
@@ -81,23 +82,24 @@ void ganq__rope_free(ganq__rope *rope) {
 }
 
 ganq_status ganq__kv_create(ganq_context *ctx, const ganq__config *c, int64_t capacity,
-                            ganq__kv *out) {
-    const int64_t width = c->kv_heads * c->head_dim;
-    ganq__kv kv = {.ctx = ctx, .capacity = capacity};
-    ganq_status status = ganq__memory_floats(ctx, capacity, width, &kv.keys);
-    if (status == GANQ_OK)
-        status = ganq__memory_floats(ctx, capacity, width, &kv.values);
-    if (status != GANQ_OK) {
-        ganq__kv_free(&kv);
-        return status;
-    }
-    *out = kv;
+                            int32_t dtype, int64_t blocks, ganq__kv *out) {
+    const int64_t aligned = 128; /* elements of a start */
+    const int64_t each = (c->kv_heads * c->head_dim * capacity + aligned - 1) / aligned * aligned;
+    const size_t bytes = (size_t)each * ganq__dtype_size(dtype);
+    void *memory;
+    GANQ_TRY(ganq__memory_elements(ctx, 2 * blocks, each, dtype, &memory));
+    for (int64_t i = 0; i < blocks; i++)
+        out[i] = (ganq__kv){.ctx = ctx,
+                            .capacity = capacity,
+                            .dtype = dtype,
+                            .keys = (char *)memory + (size_t)(2 * i) * bytes,
+                            .values = (char *)memory + (size_t)(2 * i + 1) * bytes};
+    out->memory = memory;
     return GANQ_OK;
 }
 
 void ganq__kv_free(ganq__kv *kv) {
-    ganq__memory_release(kv->ctx, kv->keys);
-    ganq__memory_release(kv->ctx, kv->values);
+    ganq__memory_release(kv->ctx, kv->memory);
     memset(kv, 0, sizeof *kv);
 }
 
@@ -181,6 +183,7 @@ static ganq_status attend(const piece *p) {
         .v = w->v,
         .keys = p->run->kv->keys,
         .values = p->run->kv->values,
+        .cache_dtype = p->run->kv->dtype,
         .capacity = p->run->kv->capacity,
     };
     GANQ_TRY(ops->heads(p->ctx, &heads));
@@ -196,6 +199,7 @@ static ganq_status attend(const piece *p) {
         .q = w->q,
         .keys = p->run->kv->keys,
         .values = p->run->kv->values,
+        .cache_dtype = p->run->kv->dtype,
         .capacity = p->run->kv->capacity,
         .out = w->attended,
     };

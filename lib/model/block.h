@@ -41,15 +41,18 @@ void ganq__rope_free(ganq__rope *rope);
 /* The half frequencies (radians per position), after scaling. */
 void ganq__rope_frequencies(const ganq__config *config, double *frequencies);
 
-/* Keys and values of one block: [kv_heads, capacity, head_dim] each. */
+/* Keys and values of one block: [kv_heads, capacity, head_dim] each, F32 or F16. */
 typedef struct ganq__kv {
     ganq_context *ctx;
     int64_t capacity;
-    float *keys, *values;
+    int32_t dtype;
+    void *keys, *values;
+    void *memory; /* of all blocks, owned by the first */
 } ganq__kv;
+/* Of `blocks` blocks, out [blocks], in one piece of memory, for large pages. */
 ganq_status ganq__kv_create(ganq_context *ctx, const ganq__config *config, int64_t capacity,
-                            ganq__kv *out);
-void ganq__kv_free(ganq__kv *kv);
+                            int32_t dtype, int64_t blocks, ganq__kv *out);
+void ganq__kv_free(ganq__kv *kv); /* all of them; the first one is given */
 
 /* Scratch for runs of up to `tokens` tokens at once; longer ones are cut into such pieces. */
 typedef struct ganq__workspace {
@@ -77,9 +80,9 @@ typedef struct ganq__block_run {
     ganq__observe_fn
         observe; /* NULL: none. Called once per piece of workspace->tokens tokens and input */
     void *user;
-    /* In a row of blocks over at most workspace->tokens tokens, a block's last addition and the next
-     * one's first norm are one operation: next_norm is that norm's weight, NULL where there is none to
-     * come; normed 1: the block before has left workspace->normed. */
+    /* In a row of blocks over at most workspace->tokens tokens, a block's last addition and the
+     * next one's first norm are one operation: next_norm is that norm's weight, NULL where there is
+     * none to come; normed 1: the block before has left workspace->normed. */
     const float *next_norm;
     int normed;
     int stop; /* 1: end once `stop_after` was observed; h is left as it was */

@@ -434,8 +434,8 @@ int64_t ganq__layer_stored_bytes(const ganq_layer *layer) {
 }
 
 int64_t ganq__layer_resident_bytes(const ganq_layer *layer) {
-    int64_t bytes = (int64_t)sizeof *layer +
-                    layer->N * layer->L * (int64_t)ganq__dtype_size(layer->lut_dtype);
+    int64_t bytes =
+        (int64_t)sizeof *layer + layer->N * layer->L * (int64_t)ganq__dtype_size(layer->lut_dtype);
     if (atomic_load_explicit(&((ganq_layer *)layer)->lanes, memory_order_acquire))
         bytes += layer->N * layer->row_bytes + (layer->wide ? layer->N : 0);
     if (layer->outlier_rowptr)

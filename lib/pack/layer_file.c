@@ -288,9 +288,8 @@ static ganq_status write_floats(const float *values, int64_t count, int32_t dtyp
 
 ganq_status ganq__layer_write(const ganq_layer *layer, ganq__st_writer *writer) {
     GANQ_TRY(write_codes(layer, writer));
-    GANQ_TRY(ganq__st_writer_data(writer, layer->lut,
-                                  (size_t)(layer->N * layer->L) *
-                                      ganq__dtype_size(layer->lut_dtype)));
+    GANQ_TRY(ganq__st_writer_data(
+        writer, layer->lut, (size_t)(layer->N * layer->L) * ganq__dtype_size(layer->lut_dtype)));
     if (layer->outlier_rowptr) {
         const int32_t count = layer->outlier_rowptr[layer->N];
         GANQ_TRY(ganq__st_writer_data(writer, layer->outlier_rowptr, (size_t)(layer->N + 1) * 4));

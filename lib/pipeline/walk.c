@@ -91,8 +91,8 @@ static ganq_status observe_dense(void *user, ganq__input input, int64_t M, int64
     return ganq__progress_tick(w->ctx, (double)w->pass_tokens / (double)w->plan.tokens);
 }
 
-static ganq_status run_sequence(ganq__walk *w, const ganq__block *block, int last, ganq__observe_fn fn,
-                                int64_t count, float *hidden) {
+static ganq_status run_sequence(ganq__walk *w, const ganq__block *block, int last,
+                                ganq__observe_fn fn, int64_t count, float *hidden) {
     const ganq__block_run run = {
         .rope = &w->rope,
         .kv = &w->kv,
@@ -107,7 +107,7 @@ static ganq_status run_sequence(ganq__walk *w, const ganq__block *block, int las
 }
 
 ganq_status ganq__walk_run(ganq__walk *w, const ganq__block *block, const ganq__block *dense,
-                                 int last, double work) {
+                           int last, double work) {
     snprintf(w->block_name, sizeof w->block_name, "block %d", block->index);
     GANQ_TRY(ganq__walk_piece(w, GANQ_STAGE_CALIBRATE, w->block_name, dense ? 2 * work : work));
     w->pass_tokens = 0;
@@ -161,8 +161,7 @@ double ganq__walk_dense_work(const ganq__walk *w, const ganq__block *block) {
     double work = is_last ? 0 : ganq__walk_pass_work(w, block, 0);
     for (int i = 0; i < GANQ__INPUT_COUNT; i++)
         if (ganq__walk_group_is_chosen(w, block, (ganq__input)i))
-            work +=
-                ganq__walk_pass_work(w, block, ganq__walk_input_width(block, (ganq__input)i));
+            work += ganq__walk_pass_work(w, block, ganq__walk_input_width(block, (ganq__input)i));
     return work;
 }
 
@@ -197,7 +196,7 @@ ganq_status ganq__walk_open(ganq__walk *w) {
     ganq_status status;
     GANQ_ALLOC_GOTO(failed, w->hidden, (size_t)(w->plan.tokens * c->hidden));
     GANQ_TRY(ganq__rope_create(w->ctx, c, w->plan.longest, &w->rope));
-    GANQ_TRY(ganq__kv_create(w->ctx, c, w->plan.longest, &w->kv));
+    GANQ_TRY(ganq__kv_create(w->ctx, c, w->plan.longest, GANQ_DTYPE_F32, 1, &w->kv));
     GANQ_TRY(ganq__workspace_create(w->ctx, c, chunk, &w->workspace));
     GANQ_TRY(ganq__walk_rewind(w));
     if (w->plan.compensation > 0) {

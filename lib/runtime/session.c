@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "dtype.h"
 #include "memory.h"
 #include "model_ops.h"
 
@@ -13,11 +14,17 @@ static const int64_t default_context = 4096;
 /* Logits that go from a device to the process at once: 16 MiB. */
 static const int64_t max_logits = 1 << 22;
 
+/* The cache's numbers: F16 costs about 1e-4 of an attention's output, as much as fast products do.
+ */
+static int32_t kv_dtype(const ganq_context *ctx) {
+    return ctx->options.numerics == GANQ_NUMERICS_EXACT ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16;
+}
+
 /* Bytes of the cache; context and sizes were checked against their limits, so that this is exact.
  */
-static double kv_bytes(const ganq__config *c, int64_t context) {
-    return 2.0 * sizeof(float) * (double)c->layers * (double)c->kv_heads * (double)c->head_dim *
-           (double)context;
+static double kv_bytes(const ganq_context *ctx, const ganq__config *c, int64_t context) {
+    return 2.0 * (double)ganq__dtype_size(kv_dtype(ctx)) * (double)c->layers * (double)c->kv_heads *
+           (double)c->head_dim * (double)context;
 }
 
 static ganq_status choose_capacity(ganq_context *ctx, const ganq__config *c, int64_t max_context,
@@ -31,7 +38,7 @@ static ganq_status choose_capacity(ganq_context *ctx, const ganq__config *c, int
     if (max_context >= INT32_MAX)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "a context of %" PRId64 " tokens; at most %d are possible",
                   max_context, INT32_MAX - 1);
-    const double bytes = kv_bytes(c, max_context);
+    const double bytes = kv_bytes(ctx, c, max_context);
     const double budget = (double)ctx->options.memory_budget_bytes;
     if (bytes > 9e18 || (budget > 0 && bytes > budget))
         GANQ_FAIL(GANQ_ERR_NO_MEMORY,
@@ -70,13 +77,12 @@ static ganq_status allocate(ganq_session *s, const ganq__config *c) {
         return GANQ_ERR_NO_MEMORY;
     GANQ_TRY(ganq__memory_copy_of(s->ctx, s->staged_inputs,
                                   (size_t)(1 + tokens) * sizeof *s->inputs, (void **)&s->inputs));
-    for (int64_t i = 0; i < c->layers; i++) {
-        const ganq_status status = ganq__kv_create(s->ctx, c, s->capacity, &s->kv[i]);
-        if (status != GANQ_OK) {
-            ganq__fail_prefix("a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
-                              s->capacity, kv_bytes(c, s->capacity));
-            return status;
-        }
+    const ganq_status status =
+        ganq__kv_create(s->ctx, c, s->capacity, kv_dtype(s->ctx), c->layers, s->kv);
+    if (status != GANQ_OK) {
+        ganq__fail_prefix("a context of %" PRId64 " tokens needs %.0f bytes of keys and values",
+                          s->capacity, kv_bytes(s->ctx, c, s->capacity));
+        return status;
     }
     /* Last: it is filled at once, for nothing when there is no room for the rest. */
     return ganq__rope_create(s->ctx, c, s->capacity, &s->rope);
@@ -109,8 +115,8 @@ void ganq__session_free(ganq_session *session) {
     ganq_context *ctx = session->ctx;
     if (session->recording)
         ctx->model->step_forget(ctx, session->recording);
-    for (int64_t i = 0; session->kv && i < session->model->config->layers; i++)
-        ganq__kv_free(&session->kv[i]);
+    if (session->kv)
+        ganq__kv_free(session->kv);
     ganq__free(session->kv);
     ganq__free(session->candidates);
     if (session->device_logits != session->logits)
@@ -142,15 +148,14 @@ static ganq_status forward(ganq_session *s, int64_t M, int64_t position, const i
     GANQ_TRY(s->ctx->model->embed(s->ctx, M, c->hidden, s->inputs + 1, model->embedding,
                                   model->embedding_dtype, s->h));
     for (int64_t i = 0; i < c->layers; i++) {
-        const ganq__block_run run = {.rope = &s->rope,
-                                     .kv = &s->kv[i],
-                                     .workspace = &s->workspace,
-                                     .position = position,
-                                     .counter = counter,
-                                     .next_norm = i + 1 < c->layers
-                                                      ? model->blocks[i + 1].attention_norm
-                                                      : NULL,
-                                     .normed = i > 0};
+        const ganq__block_run run = {
+            .rope = &s->rope,
+            .kv = &s->kv[i],
+            .workspace = &s->workspace,
+            .position = position,
+            .counter = counter,
+            .next_norm = i + 1 < c->layers ? model->blocks[i + 1].attention_norm : NULL,
+            .normed = i > 0};
         GANQ_TRY(ganq__block_forward(s->ctx, c, &model->blocks[i], &run, M, s->h));
     }
     return GANQ_OK;

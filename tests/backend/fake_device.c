@@ -193,7 +193,8 @@ static void check_call(const fake *f, const ganq_context *ctx, const call *c) {
     }
     case HEADS: {
         const ganq__heads *a = &c->as.heads;
-        const int64_t cache = a->kv_heads * a->capacity * a->head_dim;
+        const int64_t cache =
+            a->kv_heads * a->capacity * a->head_dim * (int64_t)ganq__dtype_size(a->cache_dtype);
         if (a->q_norm)
             check_floats(f, a->q_norm, a->head_dim);
         if (a->k_norm)
@@ -205,18 +206,19 @@ static void check_call(const fake *f, const ganq_context *ctx, const call *c) {
         check_floats(f, a->q, a->M * a->heads * a->head_dim);
         check_floats(f, a->k, a->M * a->kv_heads * a->head_dim);
         check_floats(f, a->v, a->M * a->kv_heads * a->head_dim);
-        check_floats(f, a->keys, cache);
-        check_floats(f, a->values, cache);
+        check_array(f, a->keys, cache);
+        check_array(f, a->values, cache);
         break;
     }
     case ATTENTION: {
         const ganq__attention *a = &c->as.attention;
-        const int64_t cache = a->kv_heads * a->capacity * a->head_dim;
+        const int64_t cache =
+            a->kv_heads * a->capacity * a->head_dim * (int64_t)ganq__dtype_size(a->cache_dtype);
         if (a->counter)
             check_array(f, a->counter, 4);
         check_floats(f, a->q, a->M * a->heads * a->head_dim);
-        check_floats(f, a->keys, cache);
-        check_floats(f, a->values, cache);
+        check_array(f, a->keys, cache);
+        check_array(f, a->values, cache);
         check_floats(f, a->out, a->M * a->heads * a->head_dim);
         break;
     }

@@ -32,7 +32,8 @@ static void teardown(void) {
 /* An array of one test: the same values in the memory of whichever context runs. */
 typedef struct array {
     int64_t count;
-    float *host; /* what it holds at first */
+    float *host;   /* what it holds at first, rounded to dtype */
+    int32_t dtype; /* F32 or F16 */
     void *there;
 } array;
 enum { MOST_ARRAYS = 12 };
@@ -45,7 +46,7 @@ static float *fresh(int64_t count, double scale, uint64_t seed) {
     ganq__random_seed(&random, seed);
     for (int64_t i = 0; i < count; i++)
         values[i] = (float)(scale * (2 * ganq__random_double(&random) - 1));
-    arrays[array_count++] = (array){.count = count, .host = values};
+    arrays[array_count++] = (array){.count = count, .host = values, .dtype = GANQ_DTYPE_F32};
     return values;
 }
 static void forget(void) {
@@ -58,16 +59,23 @@ typedef void (*operation)(ganq_context *ctx, const void *shape);
 
 #define AT(i) ((float *)arrays[i].there)
 
-/* What array `result` holds after the operation on ctx. */
+/* What array `result` holds after the operation on ctx, in f32. */
 static float *run(ganq_context *ctx, operation op, const void *shape, int result) {
     for (int i = 0; i < array_count; i++) {
-        const size_t bytes = (size_t)arrays[i].count * sizeof(float);
+        const size_t bytes = (size_t)arrays[i].count * ganq__dtype_size(arrays[i].dtype);
+        void *data = malloc(bytes);
+        ganq__from_f32(data, arrays[i].host, arrays[i].dtype, arrays[i].count);
         ck_ganq_ok(ctx->memory->allocate(ctx, bytes, &arrays[i].there));
-        ck_ganq_ok(ctx->memory->upload(ctx, arrays[i].there, arrays[i].host, bytes));
+        ck_ganq_ok(ctx->memory->upload(ctx, arrays[i].there, data, bytes));
+        free(data);
     }
     op(ctx, shape);
-    float *out = malloc((size_t)arrays[result].count * sizeof *out);
-    ck_ganq_ok(ctx->memory->download(ctx, out, AT(result), (size_t)arrays[result].count * sizeof *out));
+    const array *a = &arrays[result];
+    float *out = malloc((size_t)a->count * sizeof *out);
+    void *stored = malloc((size_t)a->count * ganq__dtype_size(a->dtype));
+    ck_ganq_ok(ctx->memory->download(ctx, stored, a->there, (size_t)a->count * ganq__dtype_size(a->dtype)));
+    ganq__to_f32(out, stored, a->dtype, a->count);
+    free(stored);
     for (int i = 0; i < array_count; i++)
         ctx->memory->release(ctx, arrays[i].there);
     return out;
@@ -277,9 +285,13 @@ END_TEST
 
 typedef struct attention_shape {
     int M, position, window, heads, kv_heads, dim, capacity, normed, counted;
+    int32_t cache_dtype; /* 0: F32 */
 } attention_shape;
 
 /* Arrays: 0 q, 1 k, 2 v, 3 keys, 4 values, 5 cosines, 6 sines, 7 q norm, 8 k norm, 9 counter, 10 out. */
+static int32_t cache_dtype(const attention_shape *s) {
+    return s->cache_dtype ? s->cache_dtype : GANQ_DTYPE_F32;
+}
 static void op_heads(ganq_context *ctx, const void *shape) {
     const attention_shape *s = shape;
     const ganq__heads h = {
@@ -299,6 +311,7 @@ static void op_heads(ganq_context *ctx, const void *shape) {
         .v = AT(2),
         .keys = AT(3),
         .values = AT(4),
+        .cache_dtype = cache_dtype(s),
         .capacity = s->capacity,
     };
     ck_ganq_ok(ctx->model->heads(ctx, &h));
@@ -317,6 +330,7 @@ static void op_attention(ganq_context *ctx, const void *shape) {
         .q = AT(0),
         .keys = AT(3),
         .values = AT(4),
+        .cache_dtype = cache_dtype(s),
         .capacity = s->capacity,
         .out = AT(10),
     };
@@ -329,6 +343,7 @@ static void attention_arrays(const attention_shape *s) {
     fresh(s->M * kv, 1, 3);
     fresh((int64_t)s->capacity * kv, 3, 4);
     fresh((int64_t)s->capacity * kv, 1, 5);
+    arrays[3].dtype = arrays[4].dtype = cache_dtype(s);
     fresh((int64_t)s->capacity * half + 1, 1, 6);
     fresh((int64_t)s->capacity * half + 1, 1, 7);
     fresh(s->dim, 2, 8);
@@ -344,12 +359,14 @@ static const attention_shape attention_shapes[] = {
     {37, 0, 5, 2, 1, 136, 40, 0, 0},  {32, 96, 0, 1, 1, 128, 128, 0, 0},  {10, 7, 0, 1, 1, 256, 17, 0, 0},
 };
 START_TEST(heads_and_attention) {
-    const attention_shape *s = &attention_shapes[_i];
-    attention_arrays(s);
-    compare(op_heads, s, 0, 2e-6);
-    compare(op_heads, s, 3, 2e-6);
-    compare(op_heads, s, 4, 0);
-    compare(op_attention, s, 10, 4e-6);
+    attention_shape s = attention_shapes[_i / 2];
+    s.cache_dtype = _i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32;
+    attention_arrays(&s);
+    arrays[2].host[0] = _i % 2 ? -1e6f : 1; /* beyond the range of F16 */
+    compare(op_heads, &s, 0, 2e-6);
+    compare(op_heads, &s, 3, _i % 2 ? 0x1p-10 : 2e-6); /* F16: neighbours, where roundings differ */
+    compare(op_heads, &s, 4, 0);
+    compare(op_attention, &s, 10, 4e-6);
     forget();
 }
 END_TEST
@@ -384,7 +401,7 @@ int main(void) {
     tcase_add_test(tc, syrk);
     tcase_add_test(tc, norms);
     tcase_add_test(tc, elementwise);
-    tcase_add_loop_test(tc, heads_and_attention, 0, sizeof attention_shapes / sizeof attention_shapes[0]);
+    tcase_add_loop_test(tc, heads_and_attention, 0, 2 * sizeof attention_shapes / sizeof attention_shapes[0]);
     tcase_add_test(tc, attention_of_recorded_steps);
     tcase_add_test(tc, too_large_heads);
     suite_add_tcase(suite, tc);

@@ -49,7 +49,7 @@ static void run_model(ganq_context *c, const ganq_model *model, const int32_t *i
     ck_ganq_ok(ganq__model_embed(model, ids, count, h));
     for (int64_t i = 0; i < model->config->layers; i++) {
         ganq__kv kv;
-        ck_ganq_ok(ganq__kv_create(c, model->config, count, &kv));
+        ck_ganq_ok(ganq__kv_create(c, model->config, count, GANQ_DTYPE_F32, 1, &kv));
         ganq__block_run run = {.rope = &rope, .kv = &kv, .workspace = &workspace};
         ck_ganq_ok(ganq__block_forward(c, model->config, &model->blocks[i], &run, count, h));
         ganq__kv_free(&kv);
@@ -216,7 +216,7 @@ START_TEST(observers) {
     random_ids(ids, COUNT, t.vocab, 3);
     ck_ganq_ok(ganq__rope_create(ctx, c, COUNT, &rope));
     ck_ganq_ok(ganq__workspace_create(ctx, c, 8, &workspace));
-    ck_ganq_ok(ganq__kv_create(ctx, c, COUNT, &kv));
+    ck_ganq_ok(ganq__kv_create(ctx, c, COUNT, GANQ_DTYPE_F32, 1, &kv));
     ck_ganq_ok(ganq__model_embed(model, ids, COUNT, before));
     static const int64_t widths[] = {20, 24, 20, 27};
     for (int stop = 0; stop < GANQ__INPUT_COUNT; stop++) {

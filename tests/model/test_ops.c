@@ -61,6 +61,16 @@ START_TEST(rms_norm) {
 }
 END_TEST
 
+static const int32_t cache_dtypes[] = {GANQ_DTYPE_F32, GANQ_DTYPE_F16};
+
+static void *random_cache(int64_t count, double scale, uint64_t seed, int32_t dtype) {
+    float *values = random_floats(count, scale, seed);
+    void *cache = malloc((size_t)count * ganq__dtype_size(dtype));
+    ganq__from_f32(cache, values, dtype, count);
+    free(values);
+    return cache;
+}
+
 /* RMSNorm of one head and its turn by the angles of a position, in float64. */
 static void prepare64(const float *x, const float *weight, int half, int position, double *out) {
     double squares = 0, normed[64];
@@ -80,7 +90,9 @@ START_TEST(turned_heads) {
         int M, position, heads, kv_heads, half, normed;
     } cases[] = {
         {21, 0, 3, 3, 5, 0}, {1, 30, 4, 2, 8, 1}, {17, 4, 2, 1, 19, 1}, {40, 9, 1, 1, 4, 0}};
-    ganq_context *ctx = open_isa(_i, 2);
+    ganq_context *ctx = open_isa(_i / 2, 2);
+    const int32_t dtype = cache_dtypes[_i % 2];
+    const int64_t size = (int64_t)ganq__dtype_size(dtype);
     if (!ctx)
         return;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -91,9 +103,9 @@ START_TEST(turned_heads) {
         float *v = random_floats(M * kv_heads * dim, 1, 6), *weight = random_floats(dim, 1, 7);
         float *q_before = random_floats(M * heads * dim, 1, 4);
         float *k_before = random_floats(M * kv_heads * dim, 1, 5);
-        float *keys = random_floats(kv_heads * capacity * dim, 1, 8);
-        float *values = random_floats(kv_heads * capacity * dim, 1, 9);
-        float *keys_before = random_floats(kv_heads * capacity * dim, 1, 8);
+        char *keys = random_cache(kv_heads * capacity * dim, 1, 8, dtype);
+        char *values = random_cache(kv_heads * capacity * dim, 1, 9, dtype);
+        char *keys_before = random_cache(kv_heads * capacity * dim, 1, 8, dtype);
         float *cosines = malloc((size_t)(capacity * half) * sizeof *cosines);
         float *sines = malloc((size_t)(capacity * half) * sizeof *sines);
         double expected[64];
@@ -116,7 +128,12 @@ START_TEST(turned_heads) {
                                .v = v,
                                .keys = keys,
                                .values = values,
+                               .cache_dtype = dtype,
                                .capacity = capacity};
+        if (dtype == GANQ_DTYPE_F16) { /* beyond its range */
+            v[0] = 1e6f;
+            v[dim - 1] = -1e6f;
+        }
         ck_ganq_ok(ctx->model->heads(ctx, &a));
         for (int m = 0; m < M; m++) {
             const int position = cases[i].position + m;
@@ -129,21 +146,30 @@ START_TEST(turned_heads) {
             for (int head = 0; head < kv_heads; head++) {
                 const int at = (m * kv_heads + head) * dim;
                 const int to = (head * capacity + position) * dim;
+                float row[64], limited[64];
                 prepare64(k_before + at, a.k_norm, half, position, expected);
-                for (int d = 0; d < dim; d++)
-                    check_close(keys[to + d], expected[d], 3e-6);
-                ck_assert_mem_eq(values + to, v + at, (size_t)dim * sizeof *v);
+                ganq__to_f32(row, keys + to * size, dtype, dim);
+                for (int d = 0; d < dim; d++) {
+                    const double rounding =
+                        dtype == GANQ_DTYPE_F32 ? 0 : fabs(expected[d]) * 0x1p-11;
+                    check_close(row[d], expected[d], 3e-6 + rounding);
+                    limited[d] = dtype == GANQ_DTYPE_F32 ? v[at + d]
+                                                         : fminf(fmaxf(v[at + d], -65504), 65504);
+                }
+                char stored[64 * sizeof(float)];
+                ganq__from_f32(stored, limited, dtype, dim);
+                ck_assert_mem_eq(values + to * size, stored, (size_t)(dim * size));
             }
         }
         /* the rest of the cache is as it was */
         for (int head = 0; head < kv_heads; head++)
             for (int p = 0; p < capacity; p++)
                 if (p < cases[i].position || p >= cases[i].position + M)
-                    ck_assert_mem_eq(keys + (head * capacity + p) * dim,
-                                     keys_before + (head * capacity + p) * dim,
-                                     (size_t)dim * sizeof *keys);
-        float *const all[] = {q,    k,      v,           weight,  q_before, k_before,
-                              keys, values, keys_before, cosines, sines};
+                    ck_assert_mem_eq(keys + (head * capacity + p) * dim * size,
+                                     keys_before + (head * capacity + p) * dim * size,
+                                     (size_t)(dim * size));
+        void *const all[] = {q,    k,      v,           weight,  q_before, k_before,
+                             keys, values, keys_before, cosines, sines};
         for (size_t j = 0; j < sizeof all / sizeof all[0]; j++)
             free(all[j]);
     }
@@ -207,7 +233,8 @@ START_TEST(add_norm) {
 END_TEST
 
 /* softmax(scale q.K) V of one query in float64 */
-static void attend64(const ganq__attention *a, int64_t m, int64_t head, double *out) {
+static void attend64(const ganq__attention *a, const float *keys, const float *values, int64_t m,
+                     int64_t head, double *out) {
     const int64_t dim = a->head_dim, last = a->position + m;
     const int64_t first = a->window && last >= a->window ? last - a->window + 1 : 0;
     const int64_t offset = head / (a->heads / a->kv_heads) * a->capacity * dim;
@@ -217,11 +244,11 @@ static void attend64(const ganq__attention *a, int64_t m, int64_t head, double *
     for (int64_t p = first; p <= last; p++) {
         double dot = 0;
         for (int64_t d = 0; d < dim; d++)
-            dot += (double)a->q[(m * a->heads + head) * dim + d] * a->keys[offset + p * dim + d];
+            dot += (double)a->q[(m * a->heads + head) * dim + d] * keys[offset + p * dim + d];
         const double weight = exp(dot * a->scale);
         total += weight;
         for (int64_t d = 0; d < dim; d++)
-            out[d] += weight * a->values[offset + p * dim + d];
+            out[d] += weight * values[offset + p * dim + d];
     }
     for (int64_t d = 0; d < dim; d++)
         out[d] /= total;
@@ -232,18 +259,24 @@ START_TEST(attention) {
         int M, position, window, heads, kv_heads, dim;
     } cases[] = {{1, 0, 0, 4, 2, 8},     {1, 63, 0, 2, 2, 64},   {1, 150, 0, 3, 1, 20},
                  {37, 0, 0, 4, 2, 12},   {130, 70, 0, 2, 1, 72}, {40, 100, 33, 4, 4, 6},
-                 {129, 0, 64, 2, 1, 16}, {17, 3, 1, 2, 1, 8}};
-    ganq_context *ctx = open_isa(_i, 2);
+                 {129, 0, 64, 2, 1, 16}, {17, 3, 1, 2, 1, 8},    {1, 190, 0, 16, 2, 64},
+                 {1, 199, 70, 8, 1, 40}, {20, 150, 0, 2, 1, 136}};
+    ganq_context *ctx = open_isa(_i / 2, 2);
+    const int32_t dtype = cache_dtypes[_i % 2];
     if (!ctx)
         return;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const int capacity = 210, dim = cases[i].dim, width = cases[i].heads * dim;
         float *q = random_floats(cases[i].M * width, 3, 5);
-        float *keys = random_floats(cases[i].kv_heads * capacity * dim, 3, 6);
-        float *values = random_floats(cases[i].kv_heads * capacity * dim, 1, 7);
+        const int64_t count = cases[i].kv_heads * capacity * dim;
+        void *keys = random_cache(count, 3, 6, dtype), *values = random_cache(count, 1, 7, dtype);
+        float *wide_keys = malloc((size_t)count * sizeof(float));
+        float *wide_values = malloc((size_t)count * sizeof(float));
+        ganq__to_f32(wide_keys, keys, dtype, count);
+        ganq__to_f32(wide_values, values, dtype, count);
         float *out = random_floats(cases[i].M * width, 1, 8);
         float *single = random_floats(width, 1, 8);
-        double expected[128];
+        double expected[136];
         ganq__attention a = {.M = cases[i].M,
                              .position = cases[i].position,
                              .window = cases[i].window,
@@ -254,12 +287,13 @@ START_TEST(attention) {
                              .q = q,
                              .keys = keys,
                              .values = values,
+                             .cache_dtype = dtype,
                              .capacity = capacity,
                              .out = out};
         ck_ganq_ok(ctx->model->attention(ctx, &a));
         for (int m = 0; m < cases[i].M; m++)
             for (int head = 0; head < cases[i].heads; head++) {
-                attend64(&a, m, head, expected);
+                attend64(&a, wide_keys, wide_values, m, head, expected);
                 for (int d = 0; d < dim; d++)
                     check_close(out[m * width + head * dim + d], expected[d], 2e-6);
             }
@@ -274,6 +308,8 @@ START_TEST(attention) {
         free(q);
         free(keys);
         free(values);
+        free(wide_keys);
+        free(wide_values);
         free(out);
         free(single);
     }
@@ -367,8 +403,8 @@ int main(void) {
     tcase_add_loop_test(tests, rms_norm, 0, 2);
     tcase_add_loop_test(tests, embed, 0, 2);
     tcase_add_loop_test(tests, add_norm, 0, 2);
-    tcase_add_loop_test(tests, turned_heads, 0, 2);
-    tcase_add_loop_test(tests, attention, 0, 2);
+    tcase_add_loop_test(tests, turned_heads, 0, 4);
+    tcase_add_loop_test(tests, attention, 0, 4);
     tcase_add_loop_test(tests, swiglu_and_add, 0, 2);
     tcase_add_test(tests, llama3_frequencies);
     tcase_add_test(tests, rope_tables);

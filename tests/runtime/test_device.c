@@ -180,7 +180,7 @@ START_TEST(one_block_at_a_time) {
         ganq__workspace workspace;
         float *on_device;
         ck_ganq_ok(ganq__rope_create(ctx, c, TOKENS, &rope));
-        ck_ganq_ok(ganq__kv_create(ctx, c, TOKENS, &kv));
+        ck_ganq_ok(ganq__kv_create(ctx, c, TOKENS, GANQ_DTYPE_F32, 1, &kv));
         ck_ganq_ok(ganq__workspace_create(ctx, c, 8, &workspace));
         ck_ganq_ok(ganq__memory_floats(ctx, TOKENS, c->hidden, &on_device));
         ck_ganq_ok(ganq__model_embed(model, ids, TOKENS, h[i]));

@@ -30,6 +30,7 @@ static ganq_corpus *make_corpus(int first, int count) {
 static void setup(void) {
     snprintf(dir, sizeof dir, "%s", test_dir());
     ctx = test_context(2, NULL);
+    ctx->options.numerics = GANQ_NUMERICS_EXACT;
     t = tiny_default();
     tiny_fill(&t, 31);
     tiny_write(&t, dir);
@@ -113,6 +114,7 @@ START_TEST(windows) {
     ck_assert_double_eq_tol(result.nll, mean, 1e-5);
     /* threads leave every bit */
     ganq_context *many = test_context(3, NULL), *kept = ctx;
+    many->options.numerics = GANQ_NUMERICS_EXACT;
     ctx = many;
     const double again = measure(GANQ_PERPLEXITY_GPTQ, 32, 95).nll;
     ctx = kept;

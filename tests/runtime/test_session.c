@@ -53,8 +53,9 @@ static float *run_session(ganq_context *c, const ganq_model *model, const int32_
     return logits;
 }
 
-/* Parameter 0: dense, 1: quantized. */
+/* In exact numerics; test_numerics.c has fast. Parameter 0: dense, 1: quantized. */
 START_TEST(prefill_equals_steps) {
+    ctx->options.numerics = GANQ_NUMERICS_EXACT;
     ganq_model *model = make_model(_i);
     int32_t ids[COUNT];
     random_ids(ids, COUNT, VOCAB, 1);
