@@ -155,6 +155,7 @@ static void sum_rows(const fast_job *job, const item_place *item, const item_pla
                                 .tables_stride = at.g < item->apart ? item->apart : 0,
                                 .x = job->values + k * job->rows,
                                 .scales = job->scales + k / SEGMENT * job->rows,
+                                .fresh = at.piece == 0,
                                 .sums = sums + at.g * group_sums};
         part.ahead = later.item ? lanes_at(job, &later) : part.lanes;
         part.ahead_stride = later.item ? lanes_stride(job, &later) : part.lanes_stride;
@@ -169,10 +170,16 @@ static void sum_rows(const fast_job *job, const item_place *item, const item_pla
 static void finish_row(const fast_job *job, int64_t n, float scale, const float *totals,
                        int second) {
     const ganq__lut_product *p = &job->p;
-    for (int64_t m = 0; m < p->M; m++) {
-        float *y = p->y + m * p->ldy + n;
-        *y = second ? *y + scale * totals[m] : ganq__lut_finish(p, n, m, scale * totals[m]);
-    }
+    float *y = p->y + n;
+    if (second)
+        for (int64_t m = 0; m < p->M; m++)
+            y[m * p->ldy] += scale * totals[m];
+    else if (p->layer->outlier_rowptr || p->layer->bias)
+        for (int64_t m = 0; m < p->M; m++)
+            y[m * p->ldy] = ganq__lut_finish(p, n, m, scale * totals[m]);
+    else
+        for (int64_t m = 0; m < p->M; m++)
+            y[m * p->ldy] = scale * totals[m];
 }
 
 static void prefetch(const void *from, int64_t bytes) {
@@ -198,7 +205,6 @@ static void item_small(const fast_job *job, const item_place *item, const item_p
     for (int second = 0; second <= is_wide(layer, first, rows); second++) {
         for (int64_t r = 0; r < rows; r++)
             kernels->table(layer, first + r, second, &tables[r]);
-        memset(sums, 0, (size_t)(vectors * kernels->lanes) * sizeof *sums);
         sum_rows(job, item, next, tables, sums);
         kernels->reduce(sums, vectors, totals);
         for (int64_t g = 0; g < item->groups; g++) {

@@ -60,7 +60,8 @@ typedef struct ganq__fast_rows {
     int64_t tables_stride;
     const int16_t *x;    /* [segments][M][256] */
     const float *scales; /* [segments][M] */
-    float *sums;         /* [R][M][lanes], added to */
+    int fresh;           /* 1: sums are stored, 0: added to */
+    float *sums;         /* [R][M][lanes] */
 } ganq__fast_rows;
 
 typedef struct ganq__fast_kernels {

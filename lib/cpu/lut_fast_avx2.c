@@ -266,6 +266,8 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
         t[r] = load_table(rows->tables + r * rows->tables_stride, bits);
+    if (rows->fresh)
+        memset(rows->sums, 0, (size_t)(R * M * LANES) * sizeof *rows->sums);
     int64_t left = rows->columns;
     for (; left >= SEGMENT; left -= SEGMENT) {
 #pragma GCC unroll 4

@@ -275,12 +275,12 @@ INLINE __m512i shift_halves(__m512i v, const int low, const int high) {
 }
 
 /* Two bytes of lanes, as a 16-bit number, hold codes of two neighbouring columns: shifted, they are
- * an index without widening. */
-INLINE __m512i segment_index(const segment *codes, const int q, const int bits) {
+ * an index without widening. 2 bits: `upper` tables are for the upper half of a nibble. */
+INLINE __m512i segment_index(const segment *codes, const int q, const int bits, const int upper) {
     if (bits == 4)
         return _mm512_srli_epi16(q < 4 ? codes->first : codes->second, 4 * (unsigned)(q % 4));
     if (bits == 2)
-        return _mm512_srli_epi16(codes->first, 4 * (unsigned)(q / 2));
+        return _mm512_srli_epi16(codes->first, (unsigned)(q / 2 * 4 + (upper ? 0 : q % 2 * 2)));
     if (q < 4)
         return _mm512_srli_epi16(codes->first, (unsigned)(q / 2 * 8 + q % 2 * 3));
     const int odd = q % 2 * 8;
@@ -331,6 +331,7 @@ INLINE void clear(__m512i (*acc)[MAX_M], const int M, const int R) {
 }
 
 INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int M, const int R) {
+    const int upper = bits == 2 && M <= 2; /* then shifts are dearer than registers */
     const int64_t stride = rows->lanes_stride;
     const uint8_t *p = rows->lanes, *ahead = rows->ahead;
     const int16_t *x = rows->x;
@@ -343,7 +344,8 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
         t[r] = load_table(rows->tables + r * rows->tables_stride, bits);
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
-            sums[r][m] = _mm512_load_ps(rows->sums + (r * M + m) * LANES);
+            sums[r][m] = rows->fresh ? _mm512_setzero_ps()
+                                     : _mm512_load_ps(rows->sums + (r * M + m) * LANES);
     }
     int64_t left = rows->columns;
     for (; left >= SEGMENT; left -= SEGMENT) {
@@ -360,8 +362,8 @@ INLINE void multiply_rows(const ganq__fast_rows *rows, const int bits, const int
         for (int i = 0; i < SEGMENT / GROUP; i++) {
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
-                w[r] = _mm512_permutexvar_epi16(segment_index(&codes[r], i, bits),
-                                                bits == 2 && i % 2 ? t[r].upper : t[r].lowest);
+                w[r] = _mm512_permutexvar_epi16(segment_index(&codes[r], i, bits, upper),
+                                                upper && i % 2 ? t[r].upper : t[r].lowest);
             multiply_32(w, x + GROUP * i, acc, M, R);
         }
         close_segment(acc, sums, scales, M, R);
