@@ -147,10 +147,8 @@ static ganq_status forward(ganq_session *s, int64_t M, int64_t position, const i
                                      .workspace = &s->workspace,
                                      .position = position,
                                      .counter = counter,
-                                     .next_norm = i + 1 < c->layers
-                                                      ? model->blocks[i + 1].attention_norm
-                                                      : NULL,
-                                     .normed = i > 0};
+                                     .pause = i + 1 < c->layers,
+                                     .resume = i > 0};
         GANQ_TRY(ganq__block_forward(s->ctx, c, &model->blocks[i], &run, M, s->h));
     }
     return GANQ_OK;
