@@ -226,14 +226,16 @@ static ganq__lut_state *state_of(ganq_context *ctx) {
     return ganq__cuda_of(ctx)->lut;
 }
 
-/* Measured plans and GANQ_CUDA_FUSE, once per context. A file that cannot be used is no reason to fail. */
+/* Once per context: measured plans, and which inputs products make on the way, for measurements: GANQ_CUDA_FUSE=0 none, =norm
+ * norms alone, else all. A file that cannot be used is no reason to fail. */
 static void read_settings(ganq_context *ctx, ganq__lut_state *state) {
     const char *fuse = getenv("GANQ_CUDA_FUSE");
+    const int norms = 1 << GANQ__LUT_NORMED, all = norms | 1 << GANQ__LUT_SWIGLU;
     char path[4096];
     if (state->settings_read)
         return;
     state->settings_read = 1;
-    state->no_inputs = fuse && !strcmp(fuse, "0");
+    state->inputs = !fuse ? all : !strcmp(fuse, "0") ? 0 : !strcmp(fuse, "norm") ? norms : all;
     if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
         ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
         ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
@@ -607,7 +609,7 @@ static ganq_status lut_gemm_input(ganq_context *ctx, int count, const ganq_layer
     ganq__lut_state *state;
     *taken = 0;
     GANQ_TRY(ensure_state(ctx, &state));
-    if (state->no_inputs)
+    if (!(state->inputs >> input->kind & 1))
         return GANQ_OK;
     call.input = *input;
     if (!input->b)

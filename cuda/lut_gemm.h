@@ -19,7 +19,7 @@ typedef struct ganq__lut_state {
     ganq__lut_tuning tuning;
     void *cublaslt;
     int settings_read, no_cublaslt; /* no_cublaslt: it was looked for and is not there */
-    int no_inputs;                /* GANQ_CUDA_FUSE=0: products take their input as it is only */
+    int inputs;                   /* kinds that are made on the way, a bit each: see GANQ_CUDA_FUSE in lut_gemm.c */
     int64_t inputs_taken;         /* products that made theirs on the way */
     const ganq__lut_plan *forced; /* while plans are measured, and in tests */
     ganq__lut_product product;    /* ganq__cublaslt_product; tests have their own */

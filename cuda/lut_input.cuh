@@ -73,7 +73,8 @@ static __device__ __forceinline__ void store_4(float4 v, float *to, int left, bo
             to[i] = values[i];
 }
 // The same of elements of 2 bytes.
-template <bool VECTORS> static __device__ __forceinline__ float4 load_4_halves(const uint16_t *x, int32_t dtype, int at, int left) {
+template <bool VECTORS>
+static __device__ __forceinline__ float4 load_4_halves(const uint16_t *x, int32_t dtype, int at, int left) {
     uint32_t bits[4] = {};
     float v[4];
     if (VECTORS && left > 0) {

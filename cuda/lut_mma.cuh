@@ -2,7 +2,7 @@
 // sums (sm_80 and later).
 //
 // Layout   codes: tile16 (lut_layout.h); tables [N][L] f16; X [columns, K] f16, rows 16-byte aligned,
-//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type
+//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type, or what they are made from
 //
 // Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~ at a time, as many
 //          times as it takes: rows b, b + blocks of the grid, ... Its warps share the part of K, in one
@@ -23,8 +23,9 @@
 //          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
 //          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
 //
-// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns, 64
-//          bytes beside a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks.
+// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns
+//          (lut_input.cuh, which also makes norms and SwiGLU on the way), 64 bytes beside a multiple of
+//          128 apart, so that the 16-byte reads of 8 lanes meet different banks.
 //          Two row tiles: it is read through the first-level cache, which keeps some or all of it from rows
 //          to rows. Lanes of columns that are not there read nothing: they have zeros.
 //

@@ -1,5 +1,5 @@
-// lut_prepare.cu - the small kernels around the product: X to columns of f16, the sum over parts of
-// K, rows of W~ in f16; and the entry to the tensor-core kernels.
+// lut_prepare.cu - the small kernels around the product: X, or what it is made from, to columns of f16; the sum over parts of
+// K; rows of W~ in f16; and the entry to the tensor-core kernels.
 #include "lut_input.cuh"
 #include "lut_launch.cuh"
 

@@ -1,7 +1,7 @@
 // model.cu - embedding, norms, rotary positions, SwiGLU: one pass over their data each.
 //
 // Bound      by memory for many tokens, by the launch for one: what can be one kernel is one (sum and norm; norm, RoPE
-//            and the cache).
+//            and the cache). Most norms and SwiGLUs of a step need none: lut_input.cuh.
 // Sums       of a row: threads of a block in a fixed order; a row's result does not depend on the other rows.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -600,12 +600,12 @@ END_TEST
 START_TEST(test_inputs_refused) {
     static const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, 4, 1}, mma = {GANQ__LUT_MMA, 8, 1, 4, 1};
     const int64_t K = 136;
-    for (int i = 0; i < 3; i++) {
-        setenv("GANQ_CUDA_FUSE", i == 2 ? "0" : "1", 1);
+    for (int i = 0; i < 4; i++) {
+        setenv("GANQ_CUDA_FUSE", (const char *[]){"1", "1", "0", "norm"}[i], 1);
         ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
         ganq_layer *layer = random_layer(4, 20, K, i == 1, 0, 0);
         const ganq_layer *layers[2] = {layer, layer};
-        input_case c = {.kind = GANQ__LUT_NORMED, .with_b = 1, .M = 3, .K = K};
+        input_case c = {.kind = i == 3 ? GANQ__LUT_SWIGLU : GANQ__LUT_NORMED, .with_b = 1, .M = 3, .K = K};
         emulator_counts before, after;
         float x[3 * 136], *y;
         const ganq_matrix rows = GANQ_MATRIX(GANQ_DTYPE_F32, 1, K, x);
