@@ -83,7 +83,7 @@ template <typename X>
 static __device__ __forceinline__ void outlier_sums(const ganq__lut_part &part, int first_row,
                                                     int rows, int columns, int width, X x,
                                                     float *sums) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32,
+    const int thread = ganq_anew((int)threadIdx.x), lane = thread % 32, warp = thread / 32,
               warps = (int)blockDim.x / 32;
 #pragma unroll 1
     for (int r = warp; r < rows; r += warps) {

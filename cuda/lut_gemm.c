@@ -2,6 +2,7 @@
  * kernels, cutting a call into launches. */
 #include "lut_gemm.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "alloc.h"
@@ -213,12 +214,16 @@ static ganq__lut_state *state_of(ganq_context *ctx) {
     return ganq__cuda_of(ctx)->lut;
 }
 
-/* Measured plans, once per context. A file that cannot be used is no reason to fail. */
-static void read_tuning(ganq_context *ctx, ganq__lut_state *state) {
+/* Once per context: measured plans, and which inputs products make on the way, for measurements: GANQ_CUDA_FUSE=0 none, =norm
+ * norms alone, else all. A file that cannot be used is no reason to fail. */
+static void read_settings(ganq_context *ctx, ganq__lut_state *state) {
+    const char *fuse = getenv("GANQ_CUDA_FUSE");
+    const int norms = 1 << GANQ__LUT_NORMED, all = norms | 1 << GANQ__LUT_SWIGLU;
     char path[4096];
-    if (state->tuning_read)
+    if (state->settings_read)
         return;
-    state->tuning_read = 1;
+    state->settings_read = 1;
+    state->inputs = !fuse ? all : !strcmp(fuse, "0") ? 0 : !strcmp(fuse, "norm") ? norms : all;
     if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
         ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
         ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
@@ -231,7 +236,7 @@ static ganq_status ensure_state(ganq_context *ctx, ganq__lut_state **out) {
         if (!cuda->lut)
             return GANQ_ERR_NO_MEMORY;
     }
-    read_tuning(ctx, cuda->lut);
+    read_settings(ctx, cuda->lut);
     *out = cuda->lut;
     return GANQ_OK;
 }
@@ -262,8 +267,10 @@ void ganq__lut_close(ganq_context *ctx) {
 
 static int x_vectors(const ganq__lut_call *call) {
     const int64_t per_vector = call->x_dtype == GANQ_DTYPE_F32 ? 4 : 8;
+    const ganq__lut_input *in = &call->input; /* what is not there is aligned */
     return call->x && (uintptr_t)call->x % 16 == 0 && call->layers[0]->K % 8 == 0 &&
-           (call->M == 1 || call->ldx % per_vector == 0);
+           (call->M == 1 || call->ldx % per_vector == 0) && (uintptr_t)in->b % 16 == 0 &&
+           (uintptr_t)in->weight % 16 == 0 && (uintptr_t)in->sum % 16 == 0;
 }
 
 /* Layers from `first` on that can share a launch: same bits, same kind of table. */
@@ -463,6 +470,16 @@ static ganq_status run_tiles(ganq_context *ctx, const ganq__lut_call *call, cons
     return GANQ_OK;
 }
 
+/* Of rows from m on. */
+static ganq__lut_input input_from(const ganq__lut_call *call, int64_t m) {
+    ganq__lut_input in = call->input;
+    const int64_t before = m * call->layers[0]->K;
+    in.a = in.a ? in.a + before : NULL;
+    in.b = in.b ? in.b + before : NULL;
+    in.sum = in.sum ? in.sum + before : NULL;
+    return in;
+}
+
 /* Rows [m, m + count) of X with the layers of a round. */
 static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
                               int64_t m, int64_t count) {
@@ -480,6 +497,7 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
         .x_dtype = call->x_dtype,
         .y_dtype = call->y_dtype,
         .x_vectors = r->vectors,
+        .input = input_from(call, m),
         .M = (int32_t)count,
         .columns = (int32_t)(r->parts * count),
         .most_columns = (int32_t)(r->parts * r->tokens),
@@ -494,8 +512,8 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
     }
     if (r->needs_columns) {
         float *const scales = (float *)(workspace + r->columns_bytes);
-        GANQ_CUDA_TRY(ganq__lut_launch_prepare(queue, count, layer->K, args.x, call->x_dtype,
-                                               call->ldx, r->parts, workspace, r->column_ld, scales));
+        GANQ_CUDA_TRY(ganq__lut_launch_prepare(queue, &args, workspace, r->column_ld, scales));
+        args.input = (ganq__lut_input){.kind = GANQ__LUT_PLAIN};
         args.x = workspace;
         args.ldx = r->column_ld;
         args.K = (int32_t)r->column_ld; /* the rest of a group of 8 is zero */
@@ -521,9 +539,9 @@ ganq_status ganq__lut_run(ganq_context *ctx, const ganq__lut_call *call) {
 
 /* ---- operations ---- */
 
-static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer *const *layers,
-                                 int64_t M, const float *x, int64_t ldx, float *const *ys,
-                                 const int64_t *ldys) {
+static ganq__lut_call call_of(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                              int64_t M, const float *x, int64_t ldx, float *const *ys,
+                              const int64_t *ldys) {
     ganq__lut_call call = {
         .count = count,
         .M = M,
@@ -533,20 +551,62 @@ static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer 
         .y_dtype = GANQ_DTYPE_F32,
         .stream = ganq__cuda_of(ctx)->stream,
     };
-    size_t bytes;
-    int previous;
     for (int i = 0; i < count; i++) {
         call.layers[i] = ganq__attachment_find(&layers[i]->attachments, ctx);
         call.y[i] = ys[i];
         call.ldy[i] = ldys[i];
     }
-    GANQ_TRY(ganq__lut_workspace_bytes(ctx, &call, &bytes));
+    return call;
+}
+
+/* With the context's own workspace. */
+static ganq_status run_call(ganq_context *ctx, ganq__lut_call *call) {
+    size_t bytes;
+    int previous;
+    GANQ_TRY(ganq__lut_workspace_bytes(ctx, call, &bytes));
     if (bytes)
-        GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &call.workspace));
+        GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &call->workspace));
     GANQ_TRY(ganq__cuda_enter(ctx, &previous));
-    const ganq_status status = ganq__lut_run(ctx, &call);
+    const ganq_status status = ganq__lut_run(ctx, call);
     ganq__cuda_leave(previous);
     return status;
+}
+
+static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                                 int64_t M, const float *x, int64_t ldx, float *const *ys,
+                                 const int64_t *ldys) {
+    ganq__lut_call call = call_of(ctx, count, layers, M, x, ldx, ys, ldys);
+    return run_call(ctx, &call);
+}
+
+/* All launches of the call read X through lut_input.cuh. */
+static ganq_status makes_input(ganq_context *ctx, const ganq__lut_call *call, int *out) {
+    round_plan r;
+    *out = 1;
+    for (int first = 0; first < call->count; first += r.count) {
+        GANQ_TRY(plan_round(ctx, call, first, &r));
+        *out &= r.converts || r.needs_columns;
+    }
+    return GANQ_OK;
+}
+
+static ganq_status lut_gemm_input(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                                  int64_t M, const ganq__lut_input *input, float *const *ys,
+                                  const int64_t *ldys, int *taken) {
+    ganq__lut_call call = call_of(ctx, count, layers, M, input->a, layers[0]->K, ys, ldys);
+    ganq__lut_state *state;
+    *taken = 0;
+    GANQ_TRY(ensure_state(ctx, &state));
+    if (!(state->inputs >> input->kind & 1))
+        return GANQ_OK;
+    call.input = *input;
+    if (!input->b)
+        call.input.sum = NULL;
+    GANQ_TRY(makes_input(ctx, &call, taken));
+    if (!*taken)
+        return GANQ_OK;
+    state->inputs_taken++;
+    return run_call(ctx, &call);
 }
 
 static ganq_status lut_gemm(ganq_context *ctx, const ganq_layer *layer, int64_t M, const float *x,
@@ -557,6 +617,7 @@ static ganq_status lut_gemm(ganq_context *ctx, const ganq_layer *layer, int64_t 
 const ganq__lut_ops ganq__lut_ops_cuda = {
     .gemm = lut_gemm,
     .gemm_many = lut_gemm_many,
+    .gemm_input = lut_gemm_input,
     .place = lut_place,
     .unplace = lut_unplace,
     .placed_bytes = lut_placed_bytes,

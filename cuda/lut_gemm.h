@@ -18,7 +18,9 @@ typedef ganq_status (*ganq__lut_product)(void *handle, cudaStream_t stream, int6
 typedef struct ganq__lut_state {
     ganq__lut_tuning tuning;
     void *cublaslt;
-    int tuning_read, no_cublaslt; /* no_cublaslt: it was looked for and is not there */
+    int settings_read, no_cublaslt; /* no_cublaslt: it was looked for and is not there */
+    int inputs;                   /* kinds that are made on the way, a bit each: see GANQ_CUDA_FUSE in lut_gemm.c */
+    int64_t inputs_taken;         /* products that made theirs on the way */
     const ganq__lut_plan *forced; /* while plans are measured, and in tests */
     ganq__lut_product product;    /* ganq__cublaslt_product; tests have their own */
 } ganq__lut_state;
@@ -39,6 +41,7 @@ typedef struct ganq__lut_call {
     const void *x;
     int64_t ldx;
     int32_t x_dtype, y_dtype;
+    ganq__lut_input input; /* where not plain: what x is made from; x is its a, then, f32 and contiguous */
     void *y[GANQ__LUT_PARTS];
     int64_t ldy[GANQ__LUT_PARTS];
     void *workspace; /* ganq__lut_workspace_bytes, 256-byte aligned */

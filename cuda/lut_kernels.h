@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "lut_layout.h"
+#include "lut_ops.h"
 #include "lut_plan.h"
 #include "queue.h"
 
@@ -58,7 +59,8 @@ typedef struct ganq__lut_args {
     const float *scales; /* [columns] or NULL: what a column is to be multiplied with */
     int32_t x_dtype;
     int32_t y_dtype;
-    int32_t x_vectors; /* rows of x may be read 16 bytes at a time: aligned, and K % 8 == 0 */
+    int32_t x_vectors; /* rows of x may be read 16 bytes at a time: aligned, and K % 8 == 0; those of input, too */
+    ganq__lut_input input; /* where not plain, of what is converted or prepared: x is its a, then */
     int32_t M;         /* rows of y */
     int32_t columns;   /* of the mma kernels: M, or 2 M with lower parts */
     int32_t most_columns; /* of all launches of a call: they use the same kernel */
@@ -82,12 +84,10 @@ cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *a
  * block_rows: 16 * row_tiles. */
 cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows);
 
-/* Rows of X [M, K] to columns [parts * M, ld] in f16, zero from K to ld: row m becomes column m
- * and, with parts 2, M + m, the upper and the lower part of x * f, f the power of two that brings
- * the row's largest magnitude to 2^14..2^15; scales[m] = scales[M + m] = 1 / f. f16 rows are copied
- * as they are, scale 1. */
-cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, int64_t M, int64_t K, const void *x,
-                                     int32_t dtype, int64_t ldx, int parts, void *columns,
+/* The rows of X of args, as they are or made from its input, to columns [args->columns, ld] in f16, zero
+ * from K to ld: row m becomes column m and, with two columns per row, M + m, the upper and the lower
+ * part of x * f; scales[m] = 1 / f. f16 rows are copied as they are, scale 1. See lut_input.cuh. */
+cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, const ganq__lut_args *args, void *columns,
                                      int64_t ld, float *scales);
 
 /* Rows [first, first + count) of W~ to w [count, ld] in f16, zero from K to ld; first is a multiple

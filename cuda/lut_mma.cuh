@@ -2,7 +2,7 @@
 // sums (sm_80 and later).
 //
 // Layout   codes: tile16 (lut_layout.h); tables [N][L] f16; X [columns, K] f16, rows 16-byte aligned,
-//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type
+//          K % 8 == 0; or (`convert`, one row tile) rows of X of any type, or what they are made from
 //
 // Work     a block has one of `splits` parts of K, and ROW_TILES x 16 rows of W~ at a time, as many
 //          times as it takes: rows b, b + blocks of the grid, ... Its warps share the part of K, in one
@@ -23,8 +23,9 @@
 //          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
 //          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
 //
-// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns, 64
-//          bytes beside a multiple of 128 apart, so that the 16-byte reads of 8 lanes meet different banks.
+// X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns
+//          (lut_input.cuh, which also makes norms and SwiGLU on the way), 64 bytes beside a multiple of
+//          128 apart, so that the 16-byte reads of 8 lanes meet different banks.
 //          Two row tiles: it is read through the first-level cache, which keeps some or all of it from rows
 //          to rows. Lanes of columns that are not there read nothing: they have zeros.
 //
@@ -40,7 +41,7 @@
 #ifndef GANQ_CUDA_LUT_MMA_CUH
 #define GANQ_CUDA_LUT_MMA_CUH
 
-#include "lut_decode.cuh"
+#include "lut_input.cuh"
 
 namespace lut {
 
@@ -107,44 +108,12 @@ struct checked {
     static constexpr bool value = true;
 };
 
-// The largest of what the block's threads have, the same in all of them. box: a float per warp.
-static __device__ __forceinline__ float largest_of_block(float most, float *box) {
-    for (int d = 16; d > 0; d /= 2)
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, d));
-    __syncthreads();
-    if (threadIdx.x % 32 == 0)
-        box[threadIdx.x / 32] = most;
-    __syncthreads();
-    for (int w = 0; w < (int)blockDim.x / 32; w++)
-        most = fmaxf(most, box[w]);
-    return most;
-}
-static __device__ __forceinline__ float largest_of(float most, float4 v) {
-    return fmaxf(fmaxf(fmaxf(most, fabsf(v.x)), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-}
-
-// Four neighbouring elements of a row of X, times factor, as f16 and, where lower is not NULL, what that lacks.
-static __device__ __forceinline__ void store_parts(float4 v, float factor, __half *upper, __half *lower) {
-    const float values[4] = {v.x * factor, v.y * factor, v.z * factor, v.w * factor};
-    uint32_t high[2], low[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const __half a = __float2half_rn(values[2 * i]), b = __float2half_rn(values[2 * i + 1]);
-        high[i] = __half_as_ushort(a) | (uint32_t)__half_as_ushort(b) << 16;
-        low[i] = __half_as_ushort(__float2half_rn(values[2 * i] - __half2float(a))) |
-                 (uint32_t)__half_as_ushort(__float2half_rn(values[2 * i + 1] - __half2float(b))) << 16;
-    }
-    *(uint2 *)upper = make_uint2(high[0], high[1]);
-    if (lower)
-        *(uint2 *)lower = make_uint2(low[0], low[1]);
-}
-
 // Columns [first, first + count) of K of all columns of X to shared memory, f16, zero from K on; count
-// is a multiple of 64. convert: from rows of any type, scaled, with their lower parts where there are
-// twice as many columns as rows; scales gets what a column is to be multiplied with.
+// is a multiple of 64. convert: from rows of any type, or what they are made from, scaled, with their lower parts where there
+// are twice as many columns as rows; scales gets what a column is to be multiplied with.
 static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int first, int count, float *box,
                                                float *scales, __half *to) {
-    enum { HELD = 4 };
+    enum { HELD = 4 }; // rows up to 4096 columns with 8 warps
     const int ld = args.shared.x_ld, threads = (int)blockDim.x, mine = (int)threadIdx.x;
     if (!args.convert) {
         for (int c = 0; c < args.columns; c++)
@@ -156,49 +125,10 @@ static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int f
                         : make_uint4(0, 0, 0, 0);
         return;
     }
-    const bool vectors = args.x_vectors && args.x_dtype == GANQ_DTYPE_F32;
-    const auto load = [&](int64_t row, int k) {
-        if (vectors)
-            return k < args.K ? *(const float4 *)((const float *)args.x + row + k) : make_float4(0, 0, 0, 0);
-        float v[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            v[i] = k + i < args.K ? value_at(args.x, args.x_dtype, row + k + i) : 0.0f;
-        return make_float4(v[0], v[1], v[2], v[3]);
-    };
     for (int m = 0; m < args.M; m++) {
-        const int64_t row = m * args.ldx;
-        __half *upper = to + m * ld, *lower = args.columns > args.M ? upper + args.M * ld : nullptr;
-        float factor = 1, inverse = 1, most = 0;
-        float4 held[HELD];
-        const bool short_row = count <= 4 * HELD * threads; // read once
-        if (short_row) {
-#pragma unroll
-            for (int i = 0; i < HELD; i++) {
-                held[i] = load(row, 4 * (mine + i * threads));
-                most = largest_of(most, held[i]);
-            }
-        } else {
-#pragma unroll 4
-            for (int k = 4 * mine; k < count; k += 4 * threads)
-                most = largest_of(most, load(row, k));
-        }
-        if (args.x_dtype != GANQ_DTYPE_F16)
-            scale_of(largest_of_block(most, box), &factor, &inverse);
-        if (mine == 0)
-            scales[m] = inverse;
-        if (short_row) {
-#pragma unroll
-            for (int i = 0; i < HELD; i++) {
-                const int k = 4 * (mine + i * threads);
-                if (k < count)
-                    store_parts(held[i], factor, upper + k, lower ? lower + k : nullptr);
-            }
-        } else {
-#pragma unroll 4
-            for (int k = 4 * mine; k < count; k += 4 * threads)
-                store_parts(load(row, k), factor, upper + k, lower ? lower + k : nullptr);
-        }
+        __half *const upper = to + m * ld;
+        convert_row<HELD>(args, m, count, blockIdx.x == 0, box, scales + m, upper,
+                          args.columns > args.M ? upper + args.M * ld : nullptr);
     }
 }
 
@@ -257,6 +187,8 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
                 (const uint16_t *)part.tables + (int64_t)group_of(part, block, i) * (16 << BITS),
                 shared + i * TABLE);
     }
+    if (STAGED && args.convert)
+        ask_for_weight(args);
     ganq_wait_for_previous();
     if (STAGED)
         stage_x(args, slice * UNIT_COLUMNS, slice_columns, all, scales, (__half *)(shared + args.shared.x));
@@ -313,13 +245,13 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
                     if (!STAGED)
                         return __half2float(((const __half *)args.x)[column * args.ldx + k]);
                     const int at = k - slice * UNIT_COLUMNS;
-                    return at >= 0 && at < slice_columns
+                    return (unsigned)at < (unsigned)slice_columns
                                ? __half2float(((const __half *)(shared + args.shared.x))[column * args.shared.x_ld + at])
                                : 0.0f;
                 },
                 outliers);
         float sums[ROW_TILES][NT][4] = {};
-        int left = count, x_at = x_begin;
+        int left = ganq_anew(count), x_at = x_begin;
         // DEPTH units, and the loads of the DEPTH after them, which may be the next rows' first.
         const auto turn = [&](auto check) {
             constexpr bool CHECK = decltype(check)::value;
@@ -394,15 +326,16 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
         }
 
         // The warps' sums: [warp][row][column].
+        const int thread = ganq_anew((int)threadIdx.x), row = thread % 32 / 4, first_column = 2 * (thread % 4);
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
             for (int n = 0; n < NT; n++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int column = 8 * n + 2 * (lane % 4) + (e & 1);
+                    const int column = 8 * n + first_column + (e & 1);
                     if (column < width)
-                        all[(warp * ROWS + 16 * i + lane / 4 + 8 * (e >> 1)) * width + column] = sums[i][n][e];
+                        all[(thread / 32 * ROWS + 16 * i + row + 8 * (e >> 1)) * width + column] = sums[i][n][e];
                 }
         ganq_copy_wait<0>();
         __syncthreads();

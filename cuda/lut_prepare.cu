@@ -1,45 +1,22 @@
-// lut_prepare.cu - the small kernels around the product: X to columns of f16, the sum over parts of
-// K, rows of W~ in f16; and the entry to the tensor-core kernels.
-#include "lut_decode.cuh"
+// lut_prepare.cu - the small kernels around the product: X, or what it is made from, to columns of f16; the sum over parts of
+// K; rows of W~ in f16; and the entry to the tensor-core kernels.
+#include "lut_input.cuh"
 #include "lut_launch.cuh"
 
 namespace lut {
 
-enum { PREPARE_THREADS = 256 };
-
-// One block per row of X: its largest magnitude, then its columns. NaN and infinity make the row
-// NaN, as they should.
+// One block per row of X. NaN and infinity make the row NaN, as they should.
+enum { PREPARE_HELD = 4, PREPARE_THREADS = 1024 };
 static __global__ void __launch_bounds__(PREPARE_THREADS)
-    prepare_kernel(int64_t M, int64_t K, const void *x, int32_t dtype, int64_t ldx, int parts,
-                   __half *columns, int64_t ld, float *scales) {
-    __shared__ float largest[PREPARE_THREADS / 32];
-    const int64_t m = blockIdx.x;
-    float factor = 1, inverse = 1;
+    prepare_kernel(const __grid_constant__ ganq__lut_args args, __half *columns, int64_t ld, float *scales) {
+    __shared__ float box[PREPARE_THREADS / 32 * 2];
+    const int m = (int)blockIdx.x;
+    __half *const upper = columns + m * ld;
+    ask_for_weight(args);
     ganq_allow_next();
     ganq_wait_for_previous();
-    if (dtype != GANQ_DTYPE_F16) {
-        float most = 0;
-        for (int64_t k = threadIdx.x; k < K; k += PREPARE_THREADS)
-            most = fmaxf(most, fabsf(value_at(x, dtype, m * ldx + k)));
-        for (int d = 16; d > 0; d /= 2)
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, d));
-        if (threadIdx.x % 32 == 0)
-            largest[threadIdx.x / 32] = most;
-        __syncthreads();
-        for (int w = 0; w < PREPARE_THREADS / 32; w++)
-            most = fmaxf(most, largest[w]);
-        scale_of(most, &factor, &inverse);
-    }
-    if (threadIdx.x == 0)
-        for (int p = 0; p < parts; p++)
-            scales[p * M + m] = inverse;
-    for (int64_t k = threadIdx.x; k < ld; k += PREPARE_THREADS) {
-        const float value = k < K ? value_at(x, dtype, m * ldx + k) * factor : 0.0f;
-        const __half upper = __float2half_rn(value);
-        columns[m * ld + k] = upper;
-        if (parts == 2)
-            columns[(M + m) * ld + k] = __float2half_rn(value - __half2float(upper));
-    }
+    convert_row<PREPARE_HELD>(args, m, (int)ld, true, box, scales + m, upper,
+                              args.columns > args.M ? upper + args.M * ld : nullptr);
 }
 
 // One thread per row of W~ of a block, blockIdx.y the row of X.
@@ -156,11 +133,14 @@ static __global__ void __launch_bounds__(32 * DEQUANTIZE_WARPS)
 
 } // namespace lut
 
-cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, int64_t M, int64_t K, const void *x,
-                                     int32_t dtype, int64_t ldx, int parts, void *columns,
+// As many threads as keep a row, at least 64.
+cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, const ganq__lut_args *args, void *columns,
                                      int64_t ld, float *scales) {
-    return ganq_start(lut::prepare_kernel, dim3((unsigned)M), dim3(lut::PREPARE_THREADS), 0, queue, M, K, x,
-                      dtype, ldx, parts, (__half *)columns, ld, scales);
+    int threads = 64;
+    while (threads < lut::PREPARE_THREADS && 4 * lut::PREPARE_HELD * (int64_t)threads < ld)
+        threads *= 2;
+    return ganq_start(lut::prepare_kernel, dim3((unsigned)args->M), dim3((unsigned)threads), 0, queue, *args,
+                      (__half *)columns, ld, scales);
 }
 
 cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows) {

@@ -1,11 +1,12 @@
 // model.cu - embedding, norms, rotary positions, SwiGLU: one pass over their data each.
 //
 // Bound      by memory for many tokens, by the launch for one: what can be one kernel is one (sum and norm; norm, RoPE
-//            and the cache).
+//            and the cache). Most norms and SwiGLUs of a step need none: lut_input.cuh.
 // Sums       of a row: threads of a block in a fixed order; a row's result does not depend on the other rows.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "activation.cuh"
 #include "ganq/common.h"
 #include "model_kernels.h"
 #include "reduce.cuh"
@@ -119,7 +120,7 @@ static __global__ void swiglu(int64_t count, float *gate, const float *up) {
     ganq_wait_for_previous();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
-        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+        gate[i] = ganq_swiglu(gate[i], up[i]);
 }
 cudaError_t ganq__cuda_swiglu(ganq__cuda_queue queue, int64_t count, float *gate, const float *up) {
     return ganq_start(swiglu, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, gate, up);

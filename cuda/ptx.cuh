@@ -58,6 +58,35 @@ static __device__ __forceinline__ uint4 ganq_load16_stream(const void *global) {
 #endif
 }
 
+// A copy of x of which the compiler does not know that it is one: what is computed from it is computed anew, and not kept
+// in registers across a loop.
+static __device__ __forceinline__ int ganq_anew(int x) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
+// 1 / x within 1 unit in the last place, for x from 1 on (above 2^126: 0). A division takes ten instructions.
+static __device__ __forceinline__ float ganq_reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1 / x;
+#endif
+}
+
+// The 128 bytes around an address on their way to L2.
+static __device__ __forceinline__ void ganq_prefetch(const void *global) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+#else
+    (void)global;
+#endif
+}
+
 #if defined(GANQ_EMULATOR)
 namespace emulator {
 struct ldmatrix_lane {

@@ -4,6 +4,21 @@
 
 #include "ganq/layer.h"
 
+/* The input x [M,K] of products, as it is or as what it is made from; arrays are contiguous. */
+typedef enum ganq__lut_input_kind {
+    GANQ__LUT_PLAIN = 0, /* x = a                                                        */
+    GANQ__LUT_NORMED = 1, /* x = rms_norm(a + b) * weight, without b rms_norm(a) * weight */
+    GANQ__LUT_SWIGLU = 2  /* x = silu(a) * b                                              */
+} ganq__lut_input_kind;
+typedef struct ganq__lut_input {
+    ganq__lut_input_kind kind;
+    const float *a, *b; /* [M,K]; b NULL where there is none */
+    /* of NORMED: */
+    const float *weight; /* [K]                                                              */
+    float eps;
+    float *sum; /* [M,K]: gets a + b where there is a b; overlaps neither a nor b */
+} ganq__lut_input;
+
 typedef struct ganq__lut_ops {
     /* Y[M,N] = X[M,K] W~[N,K]^T + bias, f32; N, K and bias are the layer's, which was prepared
      * (ganq__layer_ready). x and y do not overlap. The same bits for any thread count; nothing is
@@ -16,6 +31,12 @@ typedef struct ganq__lut_ops {
     ganq_status (*gemm_many)(ganq_context *ctx, int count, const ganq_layer *const *layers,
                              int64_t M, const float *x, int64_t ldx, float *const *ys,
                              const int64_t *ldys);
+    /* Optional (NULL: never). gemm_many with an input that is made on the way; overlaps no output.
+     * *taken 0: not for these layers and this M, nothing was done. The input's values are those of
+     * the operations in model_ops.h but for the order of roundings. */
+    ganq_status (*gemm_input)(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                              int64_t M, const ganq__lut_input *input, float *const *ys,
+                              const int64_t *ldys, int *taken);
     /* Devices with memory of their own; NULL on hosts. What gemm reads of a layer, once per layer
      * and context: *out is kept by the caller, who attaches it to the layer
      * (ganq__attachment_find(&layer->attachments, ctx) gives it back). The codes were checked; they

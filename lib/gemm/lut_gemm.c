@@ -5,7 +5,6 @@
 #include "alloc.h"
 #include "dense_ops.h"
 #include "dtype.h"
-#include "lut_ops.h"
 #include "memory.h"
 
 /* Rows that are converted at a time: enough for the large-M kernels to run at their best, and it
@@ -51,6 +50,17 @@ ganq_status ganq__lut_gemm_many(ganq_context *ctx, int count, const ganq_layer *
     for (int i = 0; i < count; i++)
         GANQ_TRY(ganq__layer_ready(ctx, layers[i]));
     return ctx->lut->gemm_many(ctx, count, layers, M, x, ldx, ys, ldys);
+}
+
+ganq_status ganq__lut_gemm_input(ganq_context *ctx, int count, const ganq_layer *const *layers,
+                                 int64_t M, const ganq__lut_input *input, float *const *ys,
+                                 const int64_t *ldys, int *taken) {
+    *taken = 0;
+    if (!ctx->lut || !ctx->lut->gemm_input)
+        return GANQ_OK;
+    for (int i = 0; i < count; i++)
+        GANQ_TRY(ganq__layer_ready(ctx, layers[i]));
+    return ctx->lut->gemm_input(ctx, count, layers, M, input, ys, ldys, taken);
 }
 
 /* Bytes [0, size) of a matrix's rows and the distance between rows. */

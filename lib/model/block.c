@@ -9,6 +9,7 @@
 
 #include "alloc.h"
 #include "dtype.h"
+#include "lut_ops.h"
 #include "memory.h"
 #include "model_ops.h"
 
@@ -155,10 +156,39 @@ static ganq_status observe(const piece *p, ganq__input input, int64_t K, const f
     return GANQ_OK;
 }
 
-/* `count` linears from `first` on, which read the same x. */
-static ganq_status apply(const piece *p, ganq__role first, int count, const float *x,
-                         float *const *ys) {
-    return ganq__linears_forward(p->ctx, count, &p->block->linears[first], p->M, x, ys);
+/* x [M,K] from what it is made of, in workspace->normed or workspace->gate. */
+static ganq_status make_input(const piece *p, int64_t K, const ganq__lut_input *input,
+                              const float **x) {
+    const ganq__model_ops *ops = p->ctx->model;
+    const ganq__workspace *w = p->run->workspace;
+    *x = input->kind == GANQ__LUT_PLAIN    ? input->a
+         : input->kind == GANQ__LUT_NORMED ? w->normed
+                                           : w->gate;
+    if (input->kind == GANQ__LUT_SWIGLU)
+        return ops->swiglu(p->ctx, p->M * K, w->gate, w->up);
+    if (input->kind == GANQ__LUT_NORMED && input->b)
+        return ops->add_norm(p->ctx, p->M, K, input->a, input->b, input->sum, input->weight,
+                             input->eps, w->normed);
+    if (input->kind == GANQ__LUT_NORMED)
+        return ops->rms_norm(p->ctx, p->M, K, input->a, K, input->weight, input->eps, w->normed, K);
+    return GANQ_OK;
+}
+
+/* `count` linears from `first` on, which read the same input: made on the way where nobody is to
+ * see it and the backend can, else before. *ends as in observe. */
+static ganq_status apply(const piece *p, ganq__role first, int count, const ganq__lut_input *input,
+                         float *const *ys, int *ends) {
+    const ganq__linear *linears = &p->block->linears[first];
+    const float *x;
+    int taken = 0;
+    *ends = 0;
+    if (input->kind != GANQ__LUT_PLAIN && !p->run->observe && !p->run->stop)
+        GANQ_TRY(ganq__linears_forward_input(p->ctx, count, linears, p->M, input, ys, &taken));
+    if (taken)
+        return GANQ_OK;
+    GANQ_TRY(make_input(p, linears->K, input, &x));
+    GANQ_TRY(observe(p, ganq__role_input(first), linears->K, x, ends));
+    return *ends ? GANQ_OK : ganq__linears_forward(p->ctx, count, linears, p->M, x, ys);
 }
 
 /* From q, k, v to the attention's output in workspace->attended. */
@@ -207,40 +237,38 @@ static ganq_status attend(const piece *p) {
 }
 
 static ganq_status forward_piece(const piece *p) {
-    const ganq__config *c = p->config;
     const ganq__workspace *w = p->run->workspace;
-    const ganq__model_ops *ops = p->ctx->model;
-    int ends;
     float *const qkv[] = {w->q, w->k, w->v}, *const gate_up[] = {w->gate, w->up};
-    const float eps = (float)c->norm_eps;
-    if (!p->run->normed)
-        GANQ_TRY(ops->rms_norm(p->ctx, p->M, c->hidden, p->h, c->hidden, p->block->attention_norm,
-                               eps, w->normed, c->hidden));
-    GANQ_TRY(observe(p, GANQ__INPUT_ATTENTION, c->hidden, w->normed, &ends));
+    const float eps = (float)p->config->norm_eps;
+    const ganq__lut_input attention = {.kind = GANQ__LUT_NORMED,
+                                       .a = p->run->resume ? w->residual : p->h,
+                                       .b = p->run->resume ? w->normed : NULL,
+                                       .weight = p->block->attention_norm,
+                                       .eps = eps,
+                                       .sum = p->h},
+                          output = {.kind = GANQ__LUT_PLAIN, .a = w->attended},
+                          mlp = {.kind = GANQ__LUT_NORMED,
+                                 .a = p->h,
+                                 .b = w->normed,
+                                 .weight = p->block->mlp_norm,
+                                 .eps = eps,
+                                 .sum = w->residual},
+                          down = {.kind = GANQ__LUT_SWIGLU, .a = w->gate, .b = w->up};
+    int ends;
+    GANQ_TRY(apply(p, GANQ__ROLE_Q, 3, &attention, qkv, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_Q, 3, w->normed, qkv));
     GANQ_TRY(attend(p));
-    GANQ_TRY(observe(p, GANQ__INPUT_OUTPUT, c->heads * c->head_dim, w->attended, &ends));
+    GANQ_TRY(apply(p, GANQ__ROLE_O, 1, &output, &w->normed, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_O, 1, w->attended, &w->residual));
-
-    GANQ_TRY(ops->add_norm(p->ctx, p->M, c->hidden, p->h, w->residual, w->residual,
-                           p->block->mlp_norm, eps, w->normed));
-    GANQ_TRY(observe(p, GANQ__INPUT_MLP, c->hidden, w->normed, &ends));
+    GANQ_TRY(apply(p, GANQ__ROLE_GATE, 2, &mlp, gate_up, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_GATE, 2, w->normed, gate_up));
-    GANQ_TRY(ops->swiglu(p->ctx, p->M * c->intermediate, w->gate, w->up));
-    GANQ_TRY(observe(p, GANQ__INPUT_DOWN, c->intermediate, w->gate, &ends));
-    if (ends)
+    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, &down, &w->normed, &ends));
+    if (ends || p->run->pause)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, w->gate, &w->normed));
-    if (p->run->next_norm)
-        return ops->add_norm(p->ctx, p->M, c->hidden, w->residual, w->normed, p->h,
-                             p->run->next_norm, eps, w->normed);
-    return ops->add(p->ctx, p->M * c->hidden, w->residual, w->normed, p->h);
+    return p->ctx->model->add(p->ctx, p->M * p->config->hidden, w->residual, w->normed, p->h);
 }
 
 ganq_status ganq__block_forward(ganq_context *ctx, const ganq__config *config,

@@ -81,10 +81,9 @@ typedef struct ganq__block_run {
         observe; /* NULL: none. Called once per piece of workspace->tokens tokens and input */
     void *user;
     /* In a row of blocks over at most workspace->tokens tokens, a block's last addition and the
-     * next one's first norm are one operation: next_norm is that norm's weight, NULL where there is
-     * none to come; normed 1: the block before has left workspace->normed. */
-    const float *next_norm;
-    int normed;
+     * next one's first norm are one operation. pause 1: that addition, workspace->residual +
+     * workspace->normed = h, is left to the next block; resume 1: the block before has left it. */
+    int pause, resume;
     int stop; /* 1: end once `stop_after` was observed; h is left as it was */
     ganq__input stop_after;
 } ganq__block_run;

@@ -11,7 +11,6 @@
 #include "dtype.h"
 #include "json.h"
 #include "lut_gemm.h"
-#include "lut_ops.h"
 #include "memory.h"
 #include "model_ops.h"
 #include "random_weights.h"
@@ -406,21 +405,38 @@ ganq_status ganq__linear_forward(ganq_context *ctx, const ganq__linear *linear, 
                               linear->bias, y, ldy);
 }
 
-ganq_status ganq__linears_forward(ganq_context *ctx, int count, const ganq__linear *linears,
-                                  int64_t M, const float *x, float *const *ys) {
-    const ganq_layer *layers[GANQ__LUT_MANY];
-    int64_t ldys[GANQ__LUT_MANY];
+/* Layers and strides for a product of all linears at once; 0 where one is not quantized. */
+static int all_quantized(int count, const ganq__linear *linears, const ganq_layer **layers,
+                         int64_t *ldys) {
     int quantized = 0;
     for (int i = 0; i < count; i++) {
         layers[i] = linears[i].layer;
         ldys[i] = linears[i].N;
         quantized += layers[i] != NULL;
     }
-    if (quantized == count)
+    return quantized == count;
+}
+
+ganq_status ganq__linears_forward(ganq_context *ctx, int count, const ganq__linear *linears,
+                                  int64_t M, const float *x, float *const *ys) {
+    const ganq_layer *layers[GANQ__LUT_MANY];
+    int64_t ldys[GANQ__LUT_MANY];
+    if (all_quantized(count, linears, layers, ldys))
         return ganq__lut_gemm_many(ctx, count, layers, M, x, linears[0].K, ys, ldys);
     for (int i = 0; i < count; i++)
         GANQ_TRY(ganq__linear_forward(ctx, &linears[i], M, x, linears[i].K, ys[i], ldys[i]));
     return GANQ_OK;
+}
+
+ganq_status ganq__linears_forward_input(ganq_context *ctx, int count, const ganq__linear *linears,
+                                        int64_t M, const ganq__lut_input *input, float *const *ys,
+                                        int *taken) {
+    const ganq_layer *layers[GANQ__LUT_MANY];
+    int64_t ldys[GANQ__LUT_MANY];
+    *taken = 0;
+    if (!all_quantized(count, linears, layers, ldys))
+        return GANQ_OK;
+    return ganq__lut_gemm_input(ctx, count, layers, M, input, ys, ldys, taken);
 }
 
 ganq_status ganq__model_check_ids(const ganq_model *model, const int32_t *ids, int64_t count) {

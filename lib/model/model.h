@@ -12,6 +12,7 @@
 #include "context.h"
 #include "ganq/model.h"
 #include "layer.h"
+#include "lut_ops.h"
 #include "safetensors.h"
 
 /* Y = X W^T + bias with W [N,K], dense or quantized. Everything in it is borrowed from the model,
@@ -111,6 +112,10 @@ ganq_status ganq__linear_forward(ganq_context *ctx, const ganq__linear *linear, 
  * product where all are quantized. */
 ganq_status ganq__linears_forward(ganq_context *ctx, int count, const ganq__linear *linears,
                                   int64_t M, const float *x, float *const *ys);
+/* The same with an input that is made on the way; *taken 0: that is not possible, nothing was done. */
+ganq_status ganq__linears_forward_input(ganq_context *ctx, int count, const ganq__linear *linears,
+                                        int64_t M, const ganq__lut_input *input,
+                                        float *const *ys, int *taken);
 
 /* In memory of the process: h [count, hidden] f32 = rows of the embedding. INVALID_ARG names
  * position and id of one outside the vocabulary. */

@@ -148,14 +148,13 @@ static ganq_status forward(ganq_session *s, int64_t M, int64_t position, const i
     GANQ_TRY(s->ctx->model->embed(s->ctx, M, c->hidden, s->inputs + 1, model->embedding,
                                   model->embedding_dtype, s->h));
     for (int64_t i = 0; i < c->layers; i++) {
-        const ganq__block_run run = {
-            .rope = &s->rope,
-            .kv = &s->kv[i],
-            .workspace = &s->workspace,
-            .position = position,
-            .counter = counter,
-            .next_norm = i + 1 < c->layers ? model->blocks[i + 1].attention_norm : NULL,
-            .normed = i > 0};
+        const ganq__block_run run = {.rope = &s->rope,
+                                     .kv = &s->kv[i],
+                                     .workspace = &s->workspace,
+                                     .position = position,
+                                     .counter = counter,
+                                     .pause = i + 1 < c->layers,
+                                     .resume = i > 0};
         GANQ_TRY(ganq__block_forward(s->ctx, c, &model->blocks[i], &run, M, s->h));
     }
     return GANQ_OK;

@@ -13,6 +13,7 @@
 #include "dtype.h"
 #include "lut_gemm.h"
 #include "memory_ops.h"
+#include "model_ops.h"
 
 static uint32_t random_state = 1;
 static uint32_t random_u32(void) {
@@ -449,6 +450,193 @@ START_TEST(test_many_and_public) {
 }
 END_TEST
 
+/* ---- inputs that the product makes on the way ---- */
+
+/* What x is made from, on the host and on the device, and x itself as it should be. */
+typedef struct input_case {
+    int kind, with_b, odd; /* odd: arrays 4 bytes beside 16-byte addresses */
+    int64_t M, K;
+    float *host[4]; /* a, b, weight, sum as it should be */
+    void *memory[4];
+    ganq__lut_input input;
+    float *x;
+} input_case;
+
+static void make_input(ganq_context *ctx, input_case *c) {
+    const int64_t count = c->M * c->K;
+    float *device[4];
+    for (int i = 0; i < 4; i++) {
+        const size_t bytes = (size_t)(i == 2 ? c->K : count) * 4;
+        c->host[i] = malloc(bytes);
+        for (size_t j = 0; j < bytes / 4; j++)
+            c->host[i][j] = 4 * random_float();
+        ck_ganq_ok(ctx->memory->allocate(ctx, bytes + 4, &c->memory[i]));
+        device[i] = (float *)c->memory[i] + c->odd;
+        ck_ganq_ok(ctx->memory->upload(ctx, device[i], c->host[i], bytes));
+    }
+    c->input = (ganq__lut_input){.kind = c->kind, .a = device[0], .b = c->with_b ? device[1] : NULL};
+    if (c->kind == GANQ__LUT_NORMED) {
+        c->input.weight = device[2];
+        c->input.eps = 1e-3f;
+        c->input.sum = device[3];
+    }
+    c->x = malloc((size_t)count * 4);
+    for (int64_t m = 0; m < c->M; m++) {
+        const float *a = c->host[0] + m * c->K, *b = c->host[1] + m * c->K;
+        float *sum = c->host[3] + m * c->K, *x = c->x + m * c->K;
+        double squares = 0;
+        for (int64_t k = 0; k < c->K; k++) {
+            const float v = c->with_b ? a[k] + b[k] : a[k];
+            x[k] = (float)(a[k] / (1 + exp(-(double)a[k])) * b[k]);
+            if (c->kind == GANQ__LUT_SWIGLU)
+                continue;
+            sum[k] = c->with_b ? v : sum[k];
+            squares += (double)v * v;
+            x[k] = v;
+        }
+        for (int64_t k = 0; k < c->K && c->kind == GANQ__LUT_NORMED; k++)
+            x[k] = (float)(x[k] / sqrt(squares / (double)c->K + (double)c->input.eps) * (double)c->host[2][k]);
+    }
+}
+static void free_input(ganq_context *ctx, input_case *c) {
+    for (int i = 0; i < 4; i++) {
+        ctx->memory->release(ctx, c->memory[i]);
+        free(c->host[i]);
+    }
+    free(c->x);
+}
+
+/* Both layers' products, one after the other in one array; NULL when it was not taken. sum is checked. */
+static float *run_input(ganq_context *ctx, const ganq_layer *const *layers, const ganq__lut_plan *plan, input_case *c) {
+    const int64_t ns[2] = {layers[0]->N, layers[1]->N}, total = c->M * (ns[0] + ns[1]);
+    float *y = malloc((size_t)total * 4), *sum = malloc((size_t)(c->M * c->K) * 4), *device, *ys[2];
+    int taken;
+    ck_ganq_ok(ctx->memory->allocate(ctx, (size_t)total * 4, (void **)&device));
+    ys[0] = device;
+    ys[1] = device + c->M * ns[0];
+    ganq__cuda_of(ctx)->lut->forced = plan;
+    ck_ganq_ok(ctx->lut->gemm_input(ctx, 2, layers, c->M, &c->input, ys, ns, &taken));
+    ganq__cuda_of(ctx)->lut->forced = NULL;
+    ck_ganq_ok(ctx->memory->download(ctx, y, device, (size_t)total * 4));
+    if (taken && c->kind == GANQ__LUT_NORMED) {
+        ck_ganq_ok(ctx->memory->download(ctx, sum, c->input.sum, (size_t)(c->M * c->K) * 4));
+        ck_assert_msg(!memcmp(sum, c->host[3], (size_t)(c->M * c->K) * 4), "the sum is not a + b");
+    }
+    ctx->memory->release(ctx, device);
+    free(sum);
+    if (!taken) {
+        free(y);
+        return NULL;
+    }
+    return y;
+}
+
+/* SwiGLU apart, then the plain product: the same bits. */
+static void expect_swiglu_apart(ganq_context *ctx, const ganq_layer *const *layers, const ganq__lut_plan *plan,
+                                const input_case *c, const float *fused) {
+    const int64_t ns[2] = {layers[0]->N, layers[1]->N}, total = c->M * (ns[0] + ns[1]);
+    float *y = malloc((size_t)total * 4), *device, *ys[2];
+    ck_ganq_ok(ctx->memory->allocate(ctx, (size_t)total * 4, (void **)&device));
+    ys[0] = device;
+    ys[1] = device + c->M * ns[0];
+    ck_ganq_ok(ctx->model->swiglu(ctx, c->M * c->K, (float *)(uintptr_t)c->input.a, c->input.b));
+    ganq__cuda_of(ctx)->lut->forced = plan;
+    ck_ganq_ok(ctx->lut->gemm_many(ctx, 2, layers, c->M, c->input.a, c->K, ys, ns));
+    ganq__cuda_of(ctx)->lut->forced = NULL;
+    ck_ganq_ok(ctx->memory->download(ctx, y, device, (size_t)total * 4));
+    ck_assert_msg(!memcmp(y, fused, (size_t)total * 4), "not the bits of SwiGLU apart");
+    ctx->memory->release(ctx, device);
+    free(y);
+}
+
+/* Kinds x rows of X x odd K x plans (converted by the product's blocks, then by a kernel before it: parts of K, two row
+ * tiles) x addresses x numerics x outliers and bias; two layers, at times of two widths of codes. */
+START_TEST(test_inputs) {
+    static const ganq__lut_plan plans[] = {
+        {GANQ__LUT_MMA, 2, 1, 4, 1}, {GANQ__LUT_MMA, 8, 1, 4, 1}, {GANQ__LUT_MMA, 4, 1, 4, 3}, {GANQ__LUT_MMA, 4, 2, 4, 1}};
+    const int bits = _i % 3 + 2, is_fast = _i >= 3;
+    ganq_context *ctx = open_context(is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT);
+    ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
+    for (int i = 0; i < 36; i++) {
+        const int kind = i % 3 == 2 ? GANQ__LUT_SWIGLU : GANQ__LUT_NORMED, with_b = i % 3 != 1;
+        const int64_t K = (int64_t[]){136, 64, 201, 1032, 2056, 333, 8}[i % 7], M = i % 5 == 4 ? 9 : i % 4 + 1;
+        ganq__lut_plan plan = plans[i / 3 % 4];
+        const int two_widths = i % 4 == 1 && plan.row_tiles == 1;
+        input_case c = {.kind = kind, .with_b = with_b, .odd = i % 5 == 3, .M = M, .K = K};
+        const ganq_layer *layers[2] = {random_layer(bits, 33, K, 0, i % 2, i / 2 % 2),
+                                       random_layer(two_widths ? (bits + 1) % 3 + 2 : bits, 16, K, 0, i % 3 == 0, 1)};
+        const int64_t before = state->inputs_taken;
+        char what[256];
+        if (bits == 4 && plan.row_tiles == 2) /* so that two tables find room */
+            plan.copies = 1;
+        snprintf(what, sizeof what, "%d bits, kind %d, b %d, M %d, K %d, odd %d, %d warps, %d row tiles, %d splits", bits, kind,
+                 with_b, (int)M, (int)K, c.odd, plan.warps, plan.row_tiles, plan.splits);
+        ck_ganq_ok(ganq_layer_place(ctx, layers[0]));
+        ck_ganq_ok(ganq_layer_place(ctx, layers[1]));
+        make_input(ctx, &c);
+        float *y = run_input(ctx, layers, &plan, &c);
+        ck_assert_msg(y != NULL, "%s: was not taken", what);
+        ck_assert_int_eq(state->inputs_taken, before + 1);
+        emulator_set_order(1);
+        float *again = run_input(ctx, layers, &plan, &c);
+        emulator_set_order(0);
+        ck_assert_msg(!memcmp(y, again, (size_t)(M * 49) * 4), "%s: other bits the second time", what);
+        for (int l = 0; l < 2; l++) {
+            const run_case r = {M, K, layers[l]->N, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+            expect_near(layers[l], &r, c.x, y + (l ? M * 33 : 0), is_fast ? 1.01 * fast : 2 * exact, what);
+        }
+        if (kind == GANQ__LUT_SWIGLU)
+            expect_swiglu_apart(ctx, layers, &plan, &c, y);
+        free(y), free(again);
+        free_input(ctx, &c);
+        ganq_layer_free((ganq_layer *)(uintptr_t)layers[0]);
+        ganq_layer_free((ganq_layer *)(uintptr_t)layers[1]);
+    }
+    ganq_context_free(ctx);
+}
+END_TEST
+
+/* Not where a kernel in fp32 multiplies, and not where the environment says so; a row with NaN is NaN, a row of zeros 0. */
+START_TEST(test_inputs_refused) {
+    static const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, 4, 1}, mma = {GANQ__LUT_MMA, 8, 1, 4, 1};
+    const int64_t K = 136;
+    for (int i = 0; i < 4; i++) {
+        setenv("GANQ_CUDA_FUSE", (const char *[]){"1", "1", "0", "norm"}[i], 1);
+        ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
+        ganq_layer *layer = random_layer(4, 20, K, i == 1, 0, 0);
+        const ganq_layer *layers[2] = {layer, layer};
+        input_case c = {.kind = i == 3 ? GANQ__LUT_SWIGLU : GANQ__LUT_NORMED, .with_b = 1, .M = 3, .K = K};
+        emulator_counts before, after;
+        float x[3 * 136], *y;
+        const ganq_matrix rows = GANQ_MATRIX(GANQ_DTYPE_F32, 1, K, x);
+        ganq_matrix out = GANQ_MATRIX(GANQ_DTYPE_F32, 1, 20, x + K);
+        memset(x, 0, sizeof x);
+        ck_ganq_ok(ganq_lut_gemm(ctx, layer, &rows, &out)); /* reads the environment */
+        make_input(ctx, &c);
+        emulator_read_counts(&before);
+        ck_assert_ptr_null(run_input(ctx, layers, i == 0 ? &simt : &mma, &c));
+        emulator_read_counts(&after);
+        ck_assert_int_eq(after.launches, before.launches);
+        if (i == 0) {
+            memset(x, 0, sizeof x);
+            x[K + 7] = NAN;
+            ck_ganq_ok(ctx->memory->upload(ctx, c.memory[0], x, sizeof x));
+            c.input.b = NULL;
+            memset(c.host[3], 0, sizeof x); /* without b sum is left as it is */
+            ck_ganq_ok(ctx->memory->upload(ctx, c.memory[3], c.host[3], sizeof x));
+            y = run_input(ctx, layers, &mma, &c);
+            for (int j = 0; j < 60; j++)
+                ck_assert(j / 20 == 1 ? isnan(y[j]) : y[j] == 0);
+            free(y);
+        }
+        free_input(ctx, &c);
+        ganq_layer_free(layer);
+        ganq_context_free(ctx);
+    }
+    unsetenv("GANQ_CUDA_FUSE");
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lut_gemm");
     TCase *tests = tcase_create("kernels");
@@ -462,5 +650,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_tiles, 2, 5);
     tcase_add_test(tests, test_nan);
     tcase_add_loop_test(tests, test_many_and_public, 0, 2);
+    tcase_add_loop_test(tests, test_inputs, 0, 6);
+    tcase_add_test(tests, test_inputs_refused);
     return test_run(suite, 0);
 }

@@ -8,7 +8,7 @@
 #include "corpus.h"
 #include "emulator.h"
 #include "ganq/ganq.h"
-#include "lut_ops.h"
+#include "lut_gemm.h"
 #include "memory.h"
 #include "model/tiny.h"
 #include "perplexity.h"
@@ -18,6 +18,8 @@ enum { COUNT = 200, VOCAB = 33 };
 
 /* Logits on the GPU against the CPU's, part of their range: fp32 sums in another order. */
 static const double bound = 2e-5;
+/* With fast numerics, where inputs are rounded to f16. */
+static const double fast_bound = 1e-2;
 
 static char dir[300];
 static ganq_context *cpu, *gpu;
@@ -113,6 +115,68 @@ START_TEST(logits) {
     free(expected);
     free(found);
     free(reversed);
+    ganq__model_release(model);
+}
+END_TEST
+
+/* Norms and SwiGLU on the way into the products, and as kernels of their own: logits alike, fewer kernels, the same bits
+ * whether a step is replayed or not. On an architecture on which steps multiply on tensor cores. */
+START_TEST(inputs_on_the_way) {
+    const emulator_machine machine = {.driver = 13000, .devices = 1, .sm = 90, .memory = (size_t)8 << 30};
+    const int is_fast = _i % 2, all = _i / 2; /* else gate is quantized and up is not: their norm stays a kernel */
+    t.all_quantized = all;
+    ganq_model *model = make_model(2 + all);
+    const int64_t expected = (all ? 3 : 2) * t.layers;
+    float *found[2];
+    int64_t launches[2], taken[2];
+    emulator_set_machine(&machine);
+    for (int fused = 0; fused < 2; fused++) {
+        const ganq_context_options options = {.struct_size = sizeof options,
+                                              .device = GANQ_DEVICE_CUDA,
+                                              .numerics = is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT};
+        emulator_counts before, after;
+        ganq_context *ctx;
+        ganq_session *session;
+        setenv("GANQ_CUDA_FUSE", fused ? "1" : "0", 1);
+        ck_ganq_ok(ganq_context_create(&options, &ctx));
+        found[fused] = run_session(ctx, model);
+        emulator_set_order(1);
+        float *reversed = run_session(ctx, model);
+        emulator_set_order(0);
+        ck_assert_mem_eq(found[fused], reversed, COUNT * VOCAB * sizeof *reversed);
+        free(reversed);
+        /* the first step is not recorded, the third a replay; at the same position */
+        ck_ganq_ok(ganq__session_create(ctx, model, COUNT, &session));
+        taken[fused] = ganq__cuda_of(ctx)->lut->inputs_taken;
+        emulator_read_counts(&before);
+        ck_ganq_ok(ganq__session_step(session, ids[0]));
+        emulator_read_counts(&after);
+        taken[fused] = ganq__cuda_of(ctx)->lut->inputs_taken - taken[fused];
+        launches[fused] = after.launches - before.launches;
+        float first[VOCAB];
+        memcpy(first, session->logits, sizeof first);
+        for (int i = 0; i < 2; i++) {
+            ck_ganq_ok(ganq__session_truncate(session, 0));
+            ck_ganq_ok(ganq__session_step(session, ids[0]));
+            ck_assert_mem_eq(first, session->logits, sizeof first);
+        }
+        ganq__session_free(session);
+        ganq_context_free(ctx);
+    }
+    unsetenv("GANQ_CUDA_FUSE");
+    emulator_set_machine(NULL);
+    float *exact = run_session(cpu, model);
+    const double apart = difference(found[0], exact), fused = difference(found[1], exact);
+    ck_assert_msg(apart <= (is_fast ? fast_bound : bound), "%.3g of the range", apart);
+    ck_assert_msg(fused <= (is_fast ? fast_bound : bound), "%.3g of the range with inputs on the way", fused);
+    free(exact);
+    if (emulator_present()) { /* a kernel less for each */
+        ck_assert_int_eq(taken[0], 0);
+        ck_assert_int_eq(taken[1], expected);
+        ck_assert_int_eq(launches[0] - launches[1], expected);
+    }
+    free(found[0]);
+    free(found[1]);
     ganq__model_release(model);
 }
 END_TEST
@@ -243,6 +307,7 @@ int main(void) {
     TCase *tc = tcase_create("all");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, logits, 0, KINDS);
+    tcase_add_loop_test(tc, inputs_on_the_way, 0, 4);
     tcase_add_test(tc, long_steps);
     tcase_add_test(tc, two_sessions);
     tcase_add_loop_test(tc, text_and_perplexity, 0, KINDS);

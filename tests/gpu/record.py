@@ -29,6 +29,10 @@ def main():
             if found is not None:
                 record["runs"][name] = found
                 break
+    for name, run in record["runs"].items():
+        if name.startswith("decode_") and isinstance(run, dict):
+            run["inputs"] = {"norm": "norms on the way", "apart": "kernels of their own", "16": "kernels of their own"}.get(
+                name.split("_")[-1], "norms and SwiGLU on the way")
     figures = results / "gpu_figures.out"
     if figures.exists():
         record["runs"]["gpu_figures"] = [line for line in figures.read_text().splitlines() if " on the GPU" in line]

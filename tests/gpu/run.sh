@@ -91,10 +91,13 @@ run() {
         mv "$results/bench_lut.out" "$results/bench_lut.json"
     fi
     if wanted decode; then
-        for bits in 4 3 16; do
-            step decode_$bits 120 "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
+        # 4, 3: norms and SwiGLU made on the way into the products; _norm: norms alone; _apart: kernels of their own
+        for run in 4 4_norm 4_apart 3 3_norm 3_apart 16; do
+            bits=${run%%_*} fuse=1
+            case $run in *_norm) fuse=norm ;; *_apart) fuse=0 ;; esac
+            step decode_$run 120 env GANQ_CUDA_FUSE=$fuse "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
                 --device cuda:0 -o json
-            grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_$bits.out" || true
+            grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_$run.out" || true
         done
     fi
     if wanted solve; then

@@ -333,7 +333,7 @@ ganq_model *tiny_quantized(ganq_context *ctx, tiny *t, const char *dir) {
     tiny_write(t, dir);
     ck_ganq_ok(ganq__model_load(ctx, dir, NULL, &dense));
     for (int64_t i = 0; i < dense->linear_count; i++)
-        if (i % GANQ__ROLE_COUNT != GANQ__ROLE_UP)
+        if (t->all_quantized || i % GANQ__ROLE_COUNT != GANQ__ROLE_UP)
             layers[i] =
                 random_layer(t, ganq__model_linear(dense, i), 2 + (int)(i % 3), 50 + (uint64_t)i);
     ck_ganq_ok(ganq__model_derive(dense, layers, &quantized));

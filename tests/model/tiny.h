@@ -20,6 +20,7 @@ typedef struct tiny {
     const char *architecture;
     int hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, positions;
     int tied, qkv_bias, o_bias, mlp_bias, qk_norm, window;
+    int all_quantized; /* tiny_quantized: up_proj, too */
     tiny_rope rope;
     ganq__st_dtype dtype;
     const char *extra; /* more of config.json, each ", \"key\": value" */

@@ -75,6 +75,8 @@ void warp_collective(uint32_t mask, void *mine, warp_function perform);
 unsigned lane();
 // Of the launch that runs, zeroed to a pattern of NaNs before each block.
 void *dynamic_shared();
+// Bytes of shared memory that a block may have at most, on the compute capability of the machine.
+size_t most_shared();
 // Asynchronous copies to shared memory: they happen when they are waited for, no sooner.
 void async_copy(void *to, const void *from, size_t bytes, size_t valid_bytes);
 void async_commit();
@@ -143,8 +145,9 @@ cudaError_t ganq_launch_named(const char *name, void (*kernel)(P...), dim3 grid,
 }
 template <typename F>
 static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncAttribute attribute, int value) {
-    return attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > 99 * 1024 ? cudaErrorInvalidValue
-                                                                                          : cudaSuccess;
+    return attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > (int)emulator::most_shared()
+               ? cudaErrorInvalidValue
+               : cudaSuccess;
 }
 template <typename F>
 static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F *, int threads, size_t) {

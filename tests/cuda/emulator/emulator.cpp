@@ -643,12 +643,16 @@ void check_pointer(const void *pointer, const char *kernel) {
         stop("%p is handed to a kernel, but is an address of the host: %.80s", pointer, kernel);
 }
 
+size_t most_shared() {
+    return (machine.sm == 80 ? 163 : machine.sm / 10 == 9 || machine.sm / 10 == 10 ? 227 : 99) * 1024;
+}
+
 cudaError_t launch(const char *name, const void *, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                    std::function<void()> body) {
     ENTER_DEVICE;
     const unsigned threads = block.x * block.y * block.z;
     if (!threads || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
-        grid.y > 65535 || grid.z > 65535 || shared > 99 * 1024)
+        grid.y > 65535 || grid.z > 65535 || shared > most_shared())
         return set_error(cudaErrorInvalidConfiguration);
     counts.launches++;
     const std::string text = name;
@@ -726,8 +730,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
     snprintf(prop->name, sizeof prop->name, "emulated device %d", device);
     prop->totalGlobalMem = machine.memory;
     prop->sharedMemPerBlock = 48 * 1024;
-    prop->sharedMemPerBlockOptin = 99 * 1024;
-    prop->sharedMemPerMultiprocessor = 100 * 1024;
+    prop->sharedMemPerBlockOptin = emulator::most_shared();
+    prop->sharedMemPerMultiprocessor = emulator::most_shared() + 1024;
     prop->major = machine.sm / 10;
     prop->minor = machine.sm % 10;
     prop->multiProcessorCount = 46;
