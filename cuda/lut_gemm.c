@@ -214,16 +214,16 @@ static ganq__lut_state *state_of(ganq_context *ctx) {
     return ganq__cuda_of(ctx)->lut;
 }
 
-/* Once per context: measured plans, and which inputs products make on the way, for measurements: GANQ_CUDA_FUSE=0 none, =norm
- * norms alone, else all. A file that cannot be used is no reason to fail. */
+/* Once per context: measured plans, and which inputs products make on the way. For measurements: GANQ_CUDA_FUSE=0 none, =all
+ * also SwiGLU by each block for itself. A file that cannot be used is no reason to fail. */
 static void read_settings(ganq_context *ctx, ganq__lut_state *state) {
     const char *fuse = getenv("GANQ_CUDA_FUSE");
-    const int norms = 1 << GANQ__LUT_NORMED, all = norms | 1 << GANQ__LUT_SWIGLU;
     char path[4096];
     if (state->settings_read)
         return;
     state->settings_read = 1;
-    state->inputs = !fuse ? all : !strcmp(fuse, "0") ? 0 : !strcmp(fuse, "norm") ? norms : all;
+    state->makes_inputs = !fuse || strcmp(fuse, "0") != 0;
+    state->repeats_swiglu = fuse && !strcmp(fuse, "all");
     if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
         ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
         ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
@@ -579,13 +579,14 @@ static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer 
     return run_call(ctx, &call);
 }
 
-/* All launches of the call read X through lut_input.cuh. */
+/* All launches of the call read X through lut_input.cuh. SwiGLU is dear enough to be made once, by the kernel that prepares X. */
 static ganq_status makes_input(ganq_context *ctx, const ganq__lut_call *call, int *out) {
+    const int repeats = call->input.kind != GANQ__LUT_SWIGLU || state_of(ctx)->repeats_swiglu;
     round_plan r;
     *out = 1;
     for (int first = 0; first < call->count; first += r.count) {
         GANQ_TRY(plan_round(ctx, call, first, &r));
-        *out &= r.converts || r.needs_columns;
+        *out &= r.needs_columns || (r.converts && repeats);
     }
     return GANQ_OK;
 }
@@ -597,7 +598,7 @@ static ganq_status lut_gemm_input(ganq_context *ctx, int count, const ganq_layer
     ganq__lut_state *state;
     *taken = 0;
     GANQ_TRY(ensure_state(ctx, &state));
-    if (!(state->inputs >> input->kind & 1))
+    if (!state->makes_inputs)
         return GANQ_OK;
     call.input = *input;
     if (!input->b)

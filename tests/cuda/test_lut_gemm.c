@@ -555,6 +555,7 @@ START_TEST(test_inputs) {
     static const ganq__lut_plan plans[] = {
         {GANQ__LUT_MMA, 2, 1, 4, 1}, {GANQ__LUT_MMA, 8, 1, 4, 1}, {GANQ__LUT_MMA, 4, 1, 4, 3}, {GANQ__LUT_MMA, 4, 2, 4, 1}};
     const int bits = _i % 3 + 2, is_fast = _i >= 3;
+    setenv("GANQ_CUDA_FUSE", "all", 1);
     ganq_context *ctx = open_context(is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT);
     ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
     for (int i = 0; i < 36; i++) {
@@ -593,15 +594,16 @@ START_TEST(test_inputs) {
         ganq_layer_free((ganq_layer *)(uintptr_t)layers[1]);
     }
     ganq_context_free(ctx);
+    unsetenv("GANQ_CUDA_FUSE");
 }
 END_TEST
 
-/* Not where a kernel in fp32 multiplies, and not where the environment says so; a row with NaN is NaN, a row of zeros 0. */
+/* Not where a kernel in fp32 multiplies, not where the environment says so, and SwiGLU not in each block; a row with NaN is NaN, a row of zeros 0. */
 START_TEST(test_inputs_refused) {
     static const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, 4, 1}, mma = {GANQ__LUT_MMA, 8, 1, 4, 1};
     const int64_t K = 136;
     for (int i = 0; i < 4; i++) {
-        setenv("GANQ_CUDA_FUSE", (const char *[]){"1", "1", "0", "norm"}[i], 1);
+        setenv("GANQ_CUDA_FUSE", (const char *[]){"all", "all", "0", "1"}[i], 1);
         ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
         ganq_layer *layer = random_layer(4, 20, K, i == 1, 0, 0);
         const ganq_layer *layers[2] = {layer, layer};

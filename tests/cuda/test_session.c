@@ -137,7 +137,7 @@ START_TEST(inputs_on_the_way) {
         emulator_counts before, after;
         ganq_context *ctx;
         ganq_session *session;
-        setenv("GANQ_CUDA_FUSE", fused ? "1" : "0", 1);
+        setenv("GANQ_CUDA_FUSE", fused ? "all" : "0", 1);
         ck_ganq_ok(ganq_context_create(&options, &ctx));
         found[fused] = run_session(ctx, model);
         emulator_set_order(1);

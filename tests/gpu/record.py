@@ -31,8 +31,8 @@ def main():
                 break
     for name, run in record["runs"].items():
         if name.startswith("decode_") and isinstance(run, dict):
-            run["inputs"] = {"norm": "norms on the way", "apart": "kernels of their own", "16": "kernels of their own"}.get(
-                name.split("_")[-1], "norms and SwiGLU on the way")
+            run["inputs"] = {"all": "norms and SwiGLU on the way", "apart": "kernels of their own", "16": "kernels of their own"}.get(
+                name.split("_")[-1], "norms on the way, SwiGLU where X is prepared")
     figures = results / "gpu_figures.out"
     if figures.exists():
         record["runs"]["gpu_figures"] = [line for line in figures.read_text().splitlines() if " on the GPU" in line]

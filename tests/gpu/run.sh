@@ -91,10 +91,10 @@ run() {
         mv "$results/bench_lut.out" "$results/bench_lut.json"
     fi
     if wanted decode; then
-        # 4, 3: norms and SwiGLU made on the way into the products; _norm: norms alone; _apart: kernels of their own
-        for run in 4 4_norm 4_apart 3 3_norm 3_apart 16; do
+        # 4, 3: norms made on the way into the products, SwiGLU where X is prepared; _all: SwiGLU everywhere; _apart: neither
+        for run in 4 4_all 4_apart 3 3_all 3_apart 16; do
             bits=${run%%_*} fuse=1
-            case $run in *_norm) fuse=norm ;; *_apart) fuse=0 ;; esac
+            case $run in *_all) fuse=all ;; *_apart) fuse=0 ;; esac
             step decode_$run 120 env GANQ_CUDA_FUSE=$fuse "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
                 --device cuda:0 -o json
             grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_$run.out" || true
