@@ -27,10 +27,9 @@ enum {
 typedef struct fast_job {
     const ganq__fast_kernels *kernels;
     ganq__lut_product p;
-    int64_t padded; /* K in whole segments (M small) or pieces (M large) */
-    int width;      /* M small: which kernels */
-    int64_t rows;   /* M small: rows of X they take, M or more; the others are zeros */
-    int64_t items, threads;
+    int64_t padded;             /* K in whole segments (M small) or pieces (M large) */
+    int width;                  /* M small: which kernels */
+    int64_t rows;               /* M small: rows of X they take, M or more; the others are zeros */
     int64_t piece, piece_bytes; /* columns that the kernel takes at a time; of codes */
     int64_t ahead;  /* groups of rows between what is multiplied and what memory is asked for */
     int64_t panels; /* M large */
@@ -38,9 +37,15 @@ typedef struct fast_job {
     float *scales;
     float *sums; /* M large: [threads][item_tiles][panels][tile_rows][16] */
     int64_t sum_size;
-    /* M small: items that threads have taken. A cache line of its own: they read what is above. */
-    _Alignas(64) atomic_llong taken;
 } fast_job;
+
+/* M small: up to 8 rows of X each. */
+typedef struct fast_passes {
+    fast_job pass[GANQ__FAST_MOST_FEW / SMALL_M];
+    int64_t count, items, threads;
+    /* Items that threads have taken. A cache line of its own: they read what is above. */
+    _Alignas(64) atomic_llong taken;
+} fast_passes;
 
 static const int widths[GANQ__FAST_WIDTHS] = {1, 2, 4, 6, 8};
 
@@ -70,8 +75,9 @@ static int is_wide(const ganq_layer *layer, int64_t first, int64_t rows) {
 
 /* ---- M small ---- */
 
-static void convert_row(void *user, int64_t m, int worker) {
-    const fast_job *job = user;
+static void convert_row(void *user, int64_t index, int worker) {
+    const fast_job *job = &((const fast_passes *)user)->pass[index / SMALL_M];
+    const int64_t m = index % SMALL_M;
     float buffer[SEGMENT];
     (void)worker;
     for (int64_t s = 0; s < job->padded / SEGMENT; s++) {
@@ -222,57 +228,83 @@ typedef struct item_range {
     int64_t begin, end;
 } item_range;
 
-static item_range take_items(fast_job *job) {
-    long long begin = atomic_load_explicit(&job->taken, memory_order_relaxed);
+static item_range take_items(fast_passes *all) {
+    long long begin = atomic_load_explicit(&all->taken, memory_order_relaxed);
     for (;;) {
-        const int64_t left = job->items - begin, part = left / (2 * job->threads);
+        const int64_t left = all->items - begin, part = left / (2 * all->threads);
         if (left <= 0)
-            return (item_range){job->items, job->items};
+            return (item_range){all->items, all->items};
         const int64_t end = begin + (part > 1 ? part : 1);
-        if (atomic_compare_exchange_weak_explicit(&job->taken, &begin, end, memory_order_relaxed,
+        if (atomic_compare_exchange_weak_explicit(&all->taken, &begin, end, memory_order_relaxed,
                                                   memory_order_relaxed))
             return (item_range){begin, end};
     }
 }
 
-/* A thread's items. It knows the next before it begins with one, to ask memory for it. */
+/* A thread's items. It knows the next before it begins with one, to ask memory for it. Passes after
+ * the first find an item's codes in the second-level cache. */
 static void work_small(void *user, int64_t index, int worker) {
-    fast_job *job = user;
-    item_range range = take_items(job);
+    fast_passes *all = user;
+    item_range range = take_items(all);
     (void)index;
     (void)worker;
-    if (range.begin == job->items)
+    if (range.begin == all->items)
         return;
-    item_place item = place_item(job, range.begin);
-    prefetch_tables(job, &item);
-    while (range.begin < job->items) {
+    const item_place first = place_item(all->pass, range.begin);
+    prefetch_tables(all->pass, &first);
+    while (range.begin < all->items) {
+        const int64_t begin = range.begin;
         if (++range.begin == range.end)
-            range = take_items(job);
-        const item_place next = place_item(job, range.begin);
-        item_small(job, &item, range.begin < job->items ? &next : NULL);
-        item = next;
+            range = take_items(all);
+        for (int64_t i = 0; i < all->count; i++) {
+            const fast_job *job = &all->pass[i];
+            const item_place item = place_item(job, begin), next = place_item(job, range.begin);
+            const int last = i + 1 == all->count && range.begin < all->items;
+            item_small(job, &item, last ? &next : NULL);
+        }
     }
 }
 
-static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
-    while (widths[job->width] < job->p.M)
-        job->width++;
-    job->rows = widths[job->width];
-    job->padded = round_up(job->p.layer->K, SEGMENT);
-    const size_t values = (size_t)(job->rows * job->padded) * sizeof *job->values;
-    const size_t scales = (size_t)(job->rows * job->padded / SEGMENT) * sizeof *job->scales;
-    GANQ_TRY(ganq__context_workspace(ctx, values + scales, (void **)&job->values));
-    job->scales = (float *)((char *)job->values + values);
-    ganq__parallel_for(job->rows > 1 ? pool : NULL, job->rows, convert_row, job);
-    job->threads = ganq__pool_threads(ctx->pool);
-    job->items = (job->p.layer->N + ITEM_ROWS - 1) / ITEM_ROWS;
-    const int64_t segments = job->padded / SEGMENT, most = X_SEGMENTS / job->rows;
+/* The pass of rows of X from m on. */
+static fast_job pass_from(const fast_job *job, int64_t m) {
+    fast_job pass = *job;
+    pass.p.M = minimum(job->p.M - m, SMALL_M);
+    pass.p.x += m * job->p.ldx;
+    pass.p.y += m * job->p.ldy;
+    while (widths[pass.width] < pass.p.M)
+        pass.width++;
+    pass.rows = widths[pass.width];
+    const int64_t segments = pass.padded / SEGMENT, most = X_SEGMENTS / pass.rows;
     const int64_t pieces = (segments + most - 1) / most;
-    job->piece = (segments + pieces - 1) / pieces * SEGMENT;
-    job->piece_bytes = ganq__planes_bytes(job->piece, job->p.layer->bits);
-    const int64_t group_bytes = job->kernels->R[job->width] * job->piece_bytes;
-    job->ahead = (AHEAD + group_bytes - 1) / group_bytes;
-    ganq__parallel_for(pool, job->threads, work_small, job);
+    pass.piece = (segments + pieces - 1) / pieces * SEGMENT;
+    pass.piece_bytes = ganq__planes_bytes(pass.piece, job->p.layer->bits);
+    const int64_t group_bytes = job->kernels->R[pass.width] * pass.piece_bytes;
+    pass.ahead = (AHEAD + group_bytes - 1) / group_bytes;
+    return pass;
+}
+
+static ganq_status multiply_small(ganq_context *ctx, fast_job *job, ganq__pool *pool) {
+    fast_passes all = {.threads = ganq__pool_threads(ctx->pool)};
+    int64_t rows = 0;
+    char *memory;
+    job->padded = round_up(job->p.layer->K, SEGMENT);
+    for (int64_t m = 0; m < job->p.M; m += SMALL_M) {
+        all.pass[all.count] = pass_from(job, m);
+        rows += all.pass[all.count++].rows;
+    }
+    const size_t values = (size_t)job->padded * sizeof *job->values;
+    const size_t scales = (size_t)(job->padded / SEGMENT) * sizeof *job->scales;
+    GANQ_TRY(ganq__context_workspace(ctx, (size_t)rows * (values + scales), (void **)&memory));
+    char *after = memory + (size_t)rows * values;
+    for (int64_t i = 0; i < all.count; i++) {
+        all.pass[i].values = (int16_t *)memory;
+        all.pass[i].scales = (float *)after;
+        memory += (size_t)all.pass[i].rows * values;
+        after += (size_t)all.pass[i].rows * scales;
+    }
+    ganq__parallel_for(rows > 1 ? pool : NULL, rows, convert_row, &all);
+    all.items = (job->p.layer->N + ITEM_ROWS - 1) / ITEM_ROWS;
+    ganq__parallel_for(pool, all.threads, work_small, &all);
     return GANQ_OK;
 }
 
@@ -382,5 +414,6 @@ ganq_status ganq__lut_fast(ganq_context *ctx, const ganq__fast_kernels *kernels,
     const double work = (double)product.M * (double)product.layer->N * (double)product.layer->K;
     fast_job job = {.kernels = kernels, .p = product};
     ganq__pool *pool = work < SERIAL_WORK ? NULL : ctx->pool;
-    return product.M <= SMALL_M ? multiply_small(ctx, &job, pool) : multiply_large(ctx, &job, pool);
+    return product.M <= kernels->few ? multiply_small(ctx, &job, pool)
+                                     : multiply_large(ctx, &job, pool);
 }

@@ -11,9 +11,9 @@
  * Wide     Rows of W that lose more than 2e-4 of their norm by this (one entry far above the rest,
  *          seldom used) are marked when a layer is made or first used (layer.h: wide); they are
  *          multiplied a second time, with a table of what the first one lacks.
- * M small  up to 8. X: [K/256][M][256], scales [K/256][M]. An item is 12 rows of W; the kernel
- *          takes some of them and all of X at a time, over as many columns as X has room for in the
- *          first-level cache, and adds to vectors of f32 sums:
+ * M small  X, at most 8 rows at a time: [K/256][M][256], scales [K/256][M]. An item is 12 rows of
+ * W, with all rows of X, eight after eight; the kernel takes some of them and X at a time, over as
+ * many columns as X has room for in the first-level cache, and adds to vectors of f32 sums:
  *
  *              row 0    |256|256| ...      rows that lie together in the kernel are rows / R apart,
  *              row Q    |256|256| ...      so that each is a long stream of memory
@@ -38,7 +38,8 @@ enum {
     GANQ__FAST_VALUE = 32700,    /* of X */
     GANQ__FAST_SUM = 130900,     /* largest sum of |x| in a lane */
     GANQ__FAST_RESIDUAL = 32000, /* the second table's scale is the first's / this */
-    GANQ__FAST_SMALL_M = 8,
+    GANQ__FAST_SMALL_M = 8,      /* rows of X at a time, M small */
+    GANQ__FAST_MOST_FEW = 32,    /* most rows of X that are `few` */
     GANQ__FAST_WIDTHS = 5, /* numbers of rows of X that there are kernels for: 1, 2, 4, 6, 8 */
     GANQ__FAST_MAX_R = 4   /* rows of W that a kernel takes at a time */
 };
@@ -66,6 +67,7 @@ typedef struct ganq__fast_rows {
 
 typedef struct ganq__fast_kernels {
     int lanes; /* of a vector of f32: at most 16 */
+    int few;   /* M small: up to so many, at most GANQ__FAST_MOST_FEW */
     /* 256 columns of a row of X for M small, in the order that the kernel for `bits` wants, 0: that
      * for less than 256 columns; their scale. */
     float (*convert)(const float *x, int bits, int16_t *values);

@@ -525,6 +525,7 @@ static void multiply(int64_t pieces, const int16_t *w, int64_t panels, const int
 
 static const ganq__fast_kernels kernels = {
     .lanes = LANES,
+    .few = 32,
     .convert = convert,
     .convert_piece = convert_piece,
     .table = make_table,
