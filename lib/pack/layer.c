@@ -317,12 +317,10 @@ ganq_status ganq__layer_check(const ganq_layer *layer) {
     return status;
 }
 
-/* The pages that hold nothing but these codes go back to the system; touched again, they are read
- * from the file. */
-static void drop_pages(const ganq__tensor *planes) {
+void ganq__layer_drop_pages(const ganq__tensor *tensor) {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    const uintptr_t from = ((uintptr_t)planes->data + page - 1) / page * page;
-    const uintptr_t to = ((uintptr_t)planes->data + planes->size_bytes) / page * page;
+    const uintptr_t from = ((uintptr_t)tensor->data + page - 1) / page * page;
+    const uintptr_t to = ((uintptr_t)tensor->data + tensor->size_bytes) / page * page;
     if (from < to)
         (void)madvise((void *)from, to - from,
                       MADV_DONTNEED); /* advice: nothing is lost when it is refused */
@@ -350,7 +348,7 @@ static ganq_status make_lanes_locked(ganq_layer *layer) {
         return status;
     }
     atomic_store_explicit(&layer->lanes, lanes, memory_order_release);
-    drop_pages(&layer->planes);
+    ganq__layer_drop_pages(&layer->planes);
     return GANQ_OK;
 }
 

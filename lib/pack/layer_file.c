@@ -111,6 +111,7 @@ static ganq_status read_lut(ganq_layer *layer, const ganq__tensors *tensors, con
     if (!layer->lut)
         return GANQ_ERR_NO_MEMORY;
     memcpy(layer->lut, tensor->data, (size_t)tensor->count * ganq__dtype_size(layer->lut_dtype));
+    ganq__layer_drop_pages(tensor);
     float table[16];
     for (int64_t i = 0; i < layer->N * layer->L; i++) {
         const float *t = table + i % layer->L;
