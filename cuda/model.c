@@ -43,6 +43,11 @@ static ganq_status cuda_add(ganq_context *ctx, int64_t count, const float *a, co
     return GANQ_OK;
 }
 
+static ganq_status cuda_argmax(ganq_context *ctx, int64_t count, const float *x, int32_t *best) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_argmax(ganq__cuda_queue_of(ctx), count, x, best));
+    return GANQ_OK;
+}
+
 static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
     const ganq__cuda_heads_args args = {
         .M = (int32_t)h->M,
@@ -198,6 +203,7 @@ const ganq__model_ops ganq__model_ops_cuda = {
     .attention = cuda_attention,
     .swiglu = cuda_swiglu,
     .add = cuda_add,
+    .argmax = cuda_argmax,
     .step_begin = cuda_step_begin,
     .step_end = cuda_step_end,
     .step_forget = cuda_step_forget,

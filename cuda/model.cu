@@ -137,6 +137,46 @@ cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a
     return ganq_start(add, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, a, b, y);
 }
 
+// One block: the largest element and its index, of equals the lowest; bad: some element is NaN or infinity.
+struct candidate {
+    float value;
+    int index, bad;
+};
+static __device__ __forceinline__ candidate better(candidate a, candidate b) {
+    const bool second = b.value > a.value || (b.value == a.value && b.index < a.index);
+    return {second ? b.value : a.value, second ? b.index : a.index, a.bad | b.bad};
+}
+static __device__ __forceinline__ candidate best_of_warp(candidate c) {
+    for (int i = 16; i; i /= 2)
+        c = better(c, {__shfl_xor_sync(0xffffffffu, c.value, i), __shfl_xor_sync(0xffffffffu, c.index, i),
+                       __shfl_xor_sync(0xffffffffu, c.bad, i)});
+    return c;
+}
+static __global__ void __launch_bounds__(1024) argmax(int count, const float *x, int32_t *best) {
+    __shared__ candidate box[32];
+    const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
+    candidate c = {-INFINITY, count, 0};
+    ganq_allow_next();
+    ganq_wait_for_previous();
+#pragma unroll 8
+    for (int i = (int)threadIdx.x; i < count; i += 1024) {
+        const float value = x[i];
+        c.bad |= !(value < INFINITY);
+        if (value > c.value) // a thread's indices ascend: the lowest stays
+            c.value = value, c.index = i;
+    }
+    c = best_of_warp(c);
+    if (lane == 0)
+        box[warp] = c;
+    __syncthreads();
+    c = best_of_warp(box[lane]);
+    if (threadIdx.x == 0)
+        *best = c.bad || c.index == count ? -1 : c.index;
+}
+cudaError_t ganq__cuda_argmax(ganq__cuda_queue queue, int64_t count, const float *x, int32_t *best) {
+    return ganq_start(argmax, dim3(1), dim3(1024), 0, queue, (int)count, x, best);
+}
+
 // An element of the cache; beyond the range of f16 its largest number, NaN stays NaN.
 static __device__ __forceinline__ void store_cached(float *at, float x) {
     *at = x;

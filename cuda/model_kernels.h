@@ -26,6 +26,9 @@ cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const 
 cudaError_t ganq__cuda_swiglu(ganq__cuda_queue queue, int64_t count, float *gate, const float *up);
 cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a, const float *b, float *y);
 
+/* As argmax in model_ops.h. */
+cudaError_t ganq__cuda_argmax(ganq__cuda_queue queue, int64_t count, const float *x, int32_t *best);
+
 /* As ganq__heads. */
 typedef struct ganq__cuda_heads_args {
     int32_t M, heads, kv_heads, dim;

@@ -25,9 +25,11 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_session_prefill(ganq_session *session, 
 GANQ_NODISCARD GANQ_API ganq_status ganq_session_prefill_logits(ganq_session *session,
                                                                 const int32_t *ids, size_t count,
                                                                 float *logits);
-/* Appends one token. */
+/* Appends one token. On a GPU it may return before the step is done; what then fails is reported by the call that
+ * waits for it, the next sample or logits. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_session_step(ganq_session *session, int32_t id);
-/* [vocab_size], after the last token appended; borrowed, valid until the next call. NULL before the first. */
+/* [vocab_size], after the last token appended; borrowed, valid until the next call. NULL before the first, and where
+ * they cannot be had from a device (ganq_last_error). */
 GANQ_API const float *ganq_session_logits(const ganq_session *session);
 /* Tokens in the cache. */
 GANQ_API int64_t ganq_session_length(const ganq_session *session);

@@ -42,7 +42,10 @@ ganq_status ganq_session_step(ganq_session *session, int32_t id) {
 }
 
 const float *ganq_session_logits(const ganq_session *session) {
-    return session && session->has_logits ? session->logits : NULL;
+    if (!session || !session->has_logits ||
+        ganq__session_fetch((ganq_session *)(uintptr_t)session) != GANQ_OK)
+        return NULL;
+    return session->logits;
 }
 
 int64_t ganq_session_length(const ganq_session *session) {

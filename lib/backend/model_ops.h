@@ -66,6 +66,9 @@ typedef struct ganq__model_ops {
     ganq_status (*swiglu)(ganq_context *ctx, int64_t count, float *gate, const float *up);
     /* y[i] = a[i] + b[i]; y may be a or b. */
     ganq_status (*add)(ganq_context *ctx, int64_t count, const float *a, const float *b, float *y);
+    /* Optional, for devices: *best, in the context's memory, is the index of the largest of x, of
+     * equals the lowest; -1 where one is NaN or infinity, or all are -infinity. */
+    ganq_status (*argmax)(ganq_context *ctx, int64_t count, const float *x, int32_t *best);
 
     /* Optional, all or none (NULL: none). A session brackets each step of one token, from embed to
      * logits, with step_begin and step_end. Between the two it calls the same operations on the

@@ -61,6 +61,11 @@ static ganq_status allocate_logits(ganq_session *s, const ganq__config *c, int64
     s->logit_rows = max_logits / c->vocab < 1 ? 1 : max_logits / c->vocab;
     if (s->logit_rows > tokens)
         s->logit_rows = tokens;
+    if (s->ctx->model && s->ctx->model->argmax) {
+        void *best;
+        GANQ_TRY(ganq__memory_elements(s->ctx, 1, 1, GANQ_DTYPE_F32, &best));
+        s->device_best = best;
+    }
     return ganq__memory_floats(s->ctx, s->logit_rows, c->vocab, &s->device_logits);
 }
 
@@ -121,6 +126,7 @@ void ganq__session_free(ganq_session *session) {
     ganq__free(session->candidates);
     if (session->device_logits != session->logits)
         ganq__memory_release(ctx, session->device_logits);
+    ganq__memory_release(ctx, session->device_best);
     ganq__free(session->logits);
     ganq__memory_release(ctx, session->normed);
     ganq__memory_release(ctx, session->h);
@@ -186,10 +192,20 @@ ganq_status ganq__session_append(ganq_session *s, const int32_t *ids, int64_t co
     return GANQ_OK;
 }
 
+ganq_status ganq__session_fetch(ganq_session *s) {
+    if (!s->logits_stale)
+        return GANQ_OK;
+    GANQ_TRY(s->ctx->memory->download(s->ctx, s->logits, s->device_logits,
+                                      (size_t)s->model->config->vocab * sizeof *s->logits));
+    s->logits_stale = 0;
+    return GANQ_OK;
+}
+
 ganq_status ganq__session_logits(ganq_session *s, int64_t M, const float *h, float *logits) {
     const ganq__config *c = s->model->config;
     if (ganq__memory_is_host(s->ctx))
         return ganq__model_logits(s->ctx, s->placed, M, h, s->normed, logits);
+    GANQ_TRY(ganq__session_fetch(s)); /* before device_logits are others */
     for (int64_t done = 0; done < M; done += s->logit_rows) {
         const int64_t rows = M - done < s->logit_rows ? M - done : s->logit_rows;
         GANQ_TRY(ganq__model_logits(s->ctx, s->placed, rows, h + done * c->hidden, s->normed,
@@ -200,10 +216,13 @@ ganq_status ganq__session_logits(ganq_session *s, int64_t M, const float *h, flo
     return GANQ_OK;
 }
 
-/* What a step computes, from the id in `inputs` to device_logits. */
+/* What a step computes, from the id in `inputs` to device_logits and device_best. */
 static ganq_status compute_step(ganq_session *s) {
     GANQ_TRY(forward(s, 1, s->length, s->inputs));
-    return ganq__model_logits(s->ctx, s->placed, 1, s->h, s->normed, s->device_logits);
+    GANQ_TRY(ganq__model_logits(s->ctx, s->placed, 1, s->h, s->normed, s->device_logits));
+    return s->device_best ? s->ctx->model->argmax(s->ctx, s->model->config->vocab, s->device_logits,
+                                                  s->device_best)
+                          : GANQ_OK;
 }
 
 ganq_status ganq__session_step(ganq_session *s, int32_t id) {
@@ -218,9 +237,9 @@ ganq_status ganq__session_step(ganq_session *s, int32_t id) {
         const ganq_status status = compute_step(s);
         GANQ_TRY(ops->step_begin ? ops->step_end(s->ctx, &s->recording, status) : status);
     }
-    if (s->device_logits != s->logits)
-        GANQ_TRY(s->ctx->memory->download(s->ctx, s->logits, s->device_logits,
-                                          (size_t)s->model->config->vocab * sizeof *s->logits));
+    s->logits_stale = s->device_logits != s->logits;
+    if (!s->device_best)
+        GANQ_TRY(ganq__session_fetch(s));
     s->length++;
     s->has_logits = 1;
     return GANQ_OK;
@@ -262,7 +281,7 @@ ganq_status ganq__session_truncate(ganq_session *session, int64_t length) {
                   "cannot keep %" PRId64 " tokens: the session holds %" PRId64, length,
                   session->length);
     if (length < session->length)
-        session->has_logits = 0;
+        session->has_logits = session->logits_stale = 0;
     session->length = length;
     return GANQ_OK;
 }
@@ -276,6 +295,16 @@ ganq_status ganq__session_sample(ganq_session *session, const ganq_sampling *sam
     if (!session->has_logits)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
                   "there are no logits: append a token first (truncating drops them)");
+    if (session->logits_stale && session->device_best && sampling->temperature == 0) {
+        int32_t best;
+        GANQ_TRY(
+            session->ctx->memory->download(session->ctx, &best, session->device_best, sizeof best));
+        if (best >= 0) {
+            *id = best;
+            return GANQ_OK;
+        }
+    }
+    GANQ_TRY(ganq__session_fetch(session));
     if (sampling->temperature > 0 && (!session->seeded || session->seed != sampling->seed)) {
         ganq__random_seed(&session->random, sampling->seed);
         session->seed = sampling->seed;

@@ -24,6 +24,8 @@ struct ganq_session {
     int64_t logit_rows;     /* of the next                                                        */
     float *device_logits;   /* device [logit_rows, vocab]; `logits` itself on hosts               */
     float *logits;          /* [vocab], memory of the process                                     */
+    int32_t *device_best;   /* device: the id with the highest logit of a step; NULL: not known   */
+    int logits_stale;       /* 1: `logits` are still in device_logits: see session_fetch          */
     void *recording;        /* of the backend: see step_begin in model_ops.h                      */
     int has_logits;
     ganq__candidate *candidates; /* [vocab] */
@@ -37,6 +39,9 @@ ganq_status ganq__session_create(ganq_context *ctx, const ganq_model *model, int
                                  ganq_session **out);
 void ganq__session_free(ganq_session *session);
 
+/* Brings the logits of the last step, which may still be on the device, into session->logits. */
+ganq_status ganq__session_fetch(ganq_session *session);
+
 /* logits [M, vocab], in memory of the process, from device hidden states after the last block, h
  * [M, hidden] with M <= workspace.tokens. */
 ganq_status ganq__session_logits(ganq_session *session, int64_t M, const float *h, float *logits);
@@ -48,7 +53,8 @@ typedef ganq_status (*ganq__hidden_fn)(void *user, int64_t first, int64_t M, con
 ganq_status ganq__session_append(ganq_session *session, const int32_t *ids, int64_t count,
                                  ganq__hidden_fn visit, void *user);
 
-/* Appends one token: session->logits are those after it. Allocates nothing. */
+/* Appends one token; ganq__session_fetch gives the logits after it. Allocates nothing. On a device
+ * it may return before the step is done: what fails there is reported by what waits for it. */
 ganq_status ganq__session_step(ganq_session *session, int32_t id);
 /* logits NULL: only those after the last token, in session->logits; else [count, vocab] as well. */
 ganq_status ganq__session_prefill(ganq_session *session, const int32_t *ids, int64_t count,

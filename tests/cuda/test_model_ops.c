@@ -283,6 +283,40 @@ START_TEST(elementwise) {
 }
 END_TEST
 
+/* Of equals the lowest, in any place; -1 for what cannot be sampled from. */
+START_TEST(argmax) {
+    static const int64_t counts[] = {1, 33, 1000, 1025, 5003};
+    for (int i = 0; i < 5 * 6; i++) {
+        const int64_t count = counts[i / 6], at = (count - 1) * (i % 3) / 2;
+        float *x = malloc((size_t)count * sizeof *x);
+        int32_t found, expected = (int32_t)at;
+        void *there, *best;
+        for (int64_t j = 0; j < count; j++)
+            x[j] = (float)((j * 7919) % 1000) / 1000;
+        x[at] = 2;
+        x[count - 1] = 2; /* the same once more, or the same one */
+        if (i % 6 == 3)
+            x[count / 2] = NAN, expected = -1;
+        if (i % 6 == 4)
+            x[count / 2] = INFINITY, expected = -1;
+        if (i % 6 == 5) {
+            for (int64_t j = 0; j < count; j++)
+                x[j] = -INFINITY;
+            expected = -1;
+        }
+        ck_ganq_ok(gpu->memory->allocate(gpu, (size_t)count * sizeof *x, &there));
+        ck_ganq_ok(gpu->memory->allocate(gpu, sizeof found, &best));
+        ck_ganq_ok(gpu->memory->upload(gpu, there, x, (size_t)count * sizeof *x));
+        ck_ganq_ok(gpu->model->argmax(gpu, count, there, best));
+        ck_ganq_ok(gpu->memory->download(gpu, &found, best, sizeof found));
+        ck_assert_int_eq(found, expected);
+        gpu->memory->release(gpu, there);
+        gpu->memory->release(gpu, best);
+        free(x);
+    }
+}
+END_TEST
+
 typedef struct attention_shape {
     int M, position, window, heads, kv_heads, dim, capacity, normed, counted;
     int32_t cache_dtype; /* 0: F32 */
@@ -401,6 +435,7 @@ int main(void) {
     tcase_add_test(tc, syrk);
     tcase_add_test(tc, norms);
     tcase_add_test(tc, elementwise);
+    tcase_add_test(tc, argmax);
     tcase_add_loop_test(tc, heads_and_attention, 0, 2 * sizeof attention_shapes / sizeof attention_shapes[0]);
     tcase_add_test(tc, attention_of_recorded_steps);
     tcase_add_test(tc, too_large_heads);

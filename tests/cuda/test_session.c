@@ -70,6 +70,11 @@ static ganq_model *make_model(int kind) {
     return model;
 }
 
+static const float *logits_of(ganq_session *session) {
+    ck_ganq_ok(ganq__session_fetch(session));
+    return session->logits;
+}
+
 /* logits [COUNT, VOCAB]: 100 tokens at once, ten one by one, the rest at once. */
 static float *run_session(ganq_context *ctx, const ganq_model *model) {
     ganq_session *session;
@@ -78,7 +83,7 @@ static float *run_session(ganq_context *ctx, const ganq_model *model) {
     ck_ganq_ok(ganq__session_prefill(session, ids, 100, logits));
     for (int i = 100; i < 110; i++) {
         ck_ganq_ok(ganq__session_step(session, ids[i]));
-        memcpy(logits + i * VOCAB, session->logits, VOCAB * sizeof *logits);
+        memcpy(logits + i * VOCAB, logits_of(session), VOCAB * sizeof *logits);
     }
     ck_ganq_ok(ganq__session_prefill(session, ids + 110, COUNT - 110, logits + 110 * VOCAB));
     ganq__session_free(session);
@@ -154,11 +159,11 @@ START_TEST(inputs_on_the_way) {
         taken[fused] = ganq__cuda_of(ctx)->lut->inputs_taken - taken[fused];
         launches[fused] = after.launches - before.launches;
         float first[VOCAB];
-        memcpy(first, session->logits, sizeof first);
+        memcpy(first, logits_of(session), sizeof first);
         for (int i = 0; i < 2; i++) {
             ck_ganq_ok(ganq__session_truncate(session, 0));
             ck_ganq_ok(ganq__session_step(session, ids[0]));
-            ck_assert_mem_eq(first, session->logits, sizeof first);
+            ck_assert_mem_eq(first, logits_of(session), sizeof first);
         }
         ganq__session_free(session);
         ganq_context_free(ctx);
@@ -199,8 +204,18 @@ START_TEST(long_steps) {
             double largest = 0;
             for (int i = 0; i < 2; i++)
                 ck_ganq_ok(ganq__session_step(sessions[i], ids[step]));
+            int32_t best[2];
+            for (int i = 0; i < 2; i++)
+                ck_ganq_ok(ganq__session_sample(sessions[i], NULL, &best[i]));
+            if (step % 2) /* greedy sampling leaves the logits where they are */
+                ck_assert_int_eq(sessions[1]->logits_stale, 1);
+            const float *expected = logits_of(sessions[0]), *found = logits_of(sessions[1]);
             for (int j = 0; j < VOCAB; j++)
-                largest = fmax(largest, fabs((double)sessions[0]->logits[j] - sessions[1]->logits[j]));
+                largest = fmax(largest, fabs((double)expected[j] - found[j]));
+            for (int j = 0; j < VOCAB; j++)
+                ck_assert(found[j] <= found[best[1]] && (j >= best[1] || found[j] < found[best[1]]));
+            ck_ganq_ok(ganq__session_sample(sessions[1], NULL, &best[0])); /* on the host */
+            ck_assert_int_eq(best[0], best[1]);
             ck_assert_msg(largest < 1e-3, "step %d after %d: %.3g", step, start, largest);
         }
     }
@@ -213,8 +228,9 @@ START_TEST(long_steps) {
         ck_ganq_ok(ganq__session_truncate(sessions[i], 100));
         ck_ganq_ok(ganq__session_step(sessions[i], ids[0]));
     }
+    const float *expected = logits_of(sessions[0]), *found = logits_of(sessions[1]);
     for (int j = 0; j < VOCAB; j++)
-        ck_assert(fabs((double)sessions[0]->logits[j] - sessions[1]->logits[j]) < 1e-3);
+        ck_assert(fabs((double)expected[j] - found[j]) < 1e-3);
     ganq__session_free(sessions[0]);
     ganq__session_free(sessions[1]);
     ganq__model_release(model);
@@ -238,7 +254,7 @@ START_TEST(two_sessions) {
     ck_ganq_ok(ganq__session_prefill(alone, ids, 20, NULL));
     for (int i = 0; i < 6; i++)
         ck_ganq_ok(ganq__session_step(alone, ids[20 + i]));
-    ck_assert_mem_eq(alone->logits, b->logits, VOCAB * sizeof *b->logits);
+    ck_assert_mem_eq(logits_of(alone), logits_of(b), VOCAB * sizeof(float));
     ganq__session_free(a);
     ganq__session_free(b);
     ganq__session_free(alone);
