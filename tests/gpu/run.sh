@@ -92,7 +92,7 @@ run() {
     fi
     if wanted decode; then
         # 4, 3: norms made on the way into the products, SwiGLU where X is prepared; _all: SwiGLU everywhere; _apart: neither
-        for run in 4 4_all 4_apart 3 3_all 3_apart 16; do
+        for run in 4 4_all 4_apart 3 3_apart 16; do
             bits=${run%%_*} fuse=1
             case $run in *_all) fuse=all ;; *_apart) fuse=0 ;; esac
             step decode_$run 120 env GANQ_CUDA_FUSE=$fuse "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
