@@ -177,13 +177,13 @@ cudaError_t ganq__cuda_argmax(ganq__cuda_queue queue, int64_t count, const float
     return ganq_start(argmax, dim3(1), dim3(1024), 0, queue, (int)count, x, best);
 }
 
-// An element of the cache; beyond the range of f16 its largest number, NaN stays NaN.
+// An element of the cache; beyond the range of f16 its largest number, NaN and infinity stay.
 static __device__ __forceinline__ void store_cached(float *at, float x) {
     *at = x;
 }
 static __device__ __forceinline__ void store_cached(__half *at, float x) {
     const float largest = 65504;
-    *at = __float2half_rn(x > largest ? largest : x < -largest ? -largest : x);
+    *at = __float2half_rn(isinf(x) ? x : x > largest ? largest : x < -largest ? -largest : x);
 }
 
 // One warp per head of a token: first the query heads, then the key heads, then the value heads, which are only copied.

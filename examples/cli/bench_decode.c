@@ -120,17 +120,21 @@ static ganq_status time_run(const settings *s, ganq_session *session, const int3
                             int64_t tokens, samples *t) {
     ganq_status status = ganq_session_truncate(session, 0);
     double started = cli_now();
+    int32_t id = 0;
     if (status == GANQ_OK)
         status = ganq_session_prefill(session, prompt, (size_t)s->prompt);
+    if (status == GANQ_OK) /* waits for it */
+        status = ganq_session_sample(session, NULL, &id);
     t->prefills[t->prefill_count++] = cli_now() - started;
     if (status == GANQ_OK)
         status = go_to_context(session, prompt, s->prompt, s->context);
-    for (int64_t i = 0; i < tokens && status == GANQ_OK; i++) {
-        int32_t id;
-        started = cli_now();
+    if (status == GANQ_OK)
         status = ganq_session_sample(session, NULL, &id);
+    for (int64_t i = 0; i < tokens && status == GANQ_OK; i++) {
+        started = cli_now();
+        status = ganq_session_step(session, id);
         if (status == GANQ_OK)
-            status = ganq_session_step(session, id);
+            status = ganq_session_sample(session, NULL, &id);
         t->steps[t->step_count++] = cli_now() - started;
         if (status == GANQ_OK && cli_interrupted())
             status = GANQ_ERR_CANCELED;

@@ -24,7 +24,7 @@ typedef struct ganq__heads {
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float eps;                    /* of the norms */
     int32_t cache_dtype; /* of keys and values: F32, or F16, rounded to nearest and, beyond its
-                            range, to its largest number */
+                            range, to its largest number; NaN and infinity stay */
     const float *cosines, *sines; /* [positions, half], from position 0 on */
     float *q;                     /* [M, heads * head_dim], in place */
     float *k;                     /* [M, kv_heads * head_dim]; undefined afterwards */

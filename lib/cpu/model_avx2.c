@@ -157,7 +157,7 @@ static void turn(int64_t half, const float *c, const float *s, const float *x, f
 
 /* Elements [at, at + count) of a cache. */
 static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_t count) {
-    const float largest = 65504; /* of F16; NaN, as the second operand, stays NaN */
+    const float largest = 65504; /* of F16; NaN, as the second operand, and infinity stay */
     const __m256 upper = _mm256_set1_ps(largest), lower = _mm256_set1_ps(-largest);
     uint16_t *to = (uint16_t *)cache + at;
     int64_t i = 0;
@@ -166,11 +166,16 @@ static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_
         return;
     }
     for (; i + 8 <= count; i += 8) {
-        const __m256 v = _mm256_max_ps(lower, _mm256_min_ps(upper, _mm256_loadu_ps(x + i)));
+        const __m256 from = _mm256_loadu_ps(x + i);
+        const __m256 clamped = _mm256_max_ps(lower, _mm256_min_ps(upper, from));
+        const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), from);
+        const __m256 infinite = _mm256_cmp_ps(magnitude, _mm256_set1_ps(INFINITY), _CMP_EQ_OQ);
+        const __m256 v = _mm256_blendv_ps(clamped, from, infinite);
         _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
     for (; i < count; i++)
-        to[i] = _cvtss_sh(x[i] > largest    ? largest
+        to[i] = _cvtss_sh(isinf(x[i])       ? x[i]
+                          : x[i] > largest  ? largest
                           : x[i] < -largest ? -largest
                                             : x[i],
                           _MM_FROUND_TO_NEAREST_INT);

@@ -99,12 +99,13 @@ static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float
 
 /* Elements [at, at + count) of a cache. */
 static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_t count) {
-    const float largest = 65504; /* of F16; NaN stays NaN */
+    const float largest = 65504; /* of F16; NaN and infinity stay */
     if (dtype == GANQ_DTYPE_F32)
         memcpy((float *)cache + at, x, (size_t)count * sizeof *x);
     else
         for (int64_t i = 0; i < count; i++)
-            ((uint16_t *)cache)[at + i] = ganq__f32_to_f16(x[i] > largest    ? largest
+            ((uint16_t *)cache)[at + i] = ganq__f32_to_f16(isinf(x[i])         ? x[i]
+                                                           : x[i] > largest    ? largest
                                                            : x[i] < -largest ? -largest
                                                                              : x[i]);
 }

@@ -277,6 +277,8 @@ ganq_status ganq__block_forward(ganq_context *ctx, const ganq__config *config,
     if (!ctx->model || !ctx->dense)
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: running models is not supported on this device",
                   ctx->device_name);
+    if ((run->pause || run->resume) && (M > run->workspace->tokens || run->stop))
+        GANQ_FAIL(GANQ_ERR_INTERNAL, "a block cannot be left unfinished in pieces or with a stop");
     for (int64_t done = 0; done < M; done += run->workspace->tokens) {
         const int64_t left = M - done;
         const piece p = {

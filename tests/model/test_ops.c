@@ -133,6 +133,8 @@ START_TEST(turned_heads) {
         if (dtype == GANQ_DTYPE_F16) { /* beyond its range */
             v[0] = 1e6f;
             v[dim - 1] = -1e6f;
+            v[1] = INFINITY;
+            v[dim - 2] = -INFINITY;
         }
         ck_ganq_ok(ctx->model->heads(ctx, &a));
         for (int m = 0; m < M; m++) {
@@ -153,8 +155,9 @@ START_TEST(turned_heads) {
                     const double rounding =
                         dtype == GANQ_DTYPE_F32 ? 0 : fabs(expected[d]) * 0x1p-11;
                     check_close(row[d], expected[d], 3e-6 + rounding);
-                    limited[d] = dtype == GANQ_DTYPE_F32 ? v[at + d]
-                                                         : fminf(fmaxf(v[at + d], -65504), 65504);
+                    limited[d] = dtype == GANQ_DTYPE_F32 || isinf(v[at + d])
+                                     ? v[at + d]
+                                     : fminf(fmaxf(v[at + d], -65504), 65504);
                 }
                 char stored[64 * sizeof(float)];
                 ganq__from_f32(stored, limited, dtype, dim);

@@ -75,10 +75,11 @@ class Session(Handle):
 
     @property
     def logits(self) -> np.ndarray:
-        """A copy of the logits [vocab_size] after the last token; ValueError before the first."""
+        """A copy of the logits [vocab_size] after the last token; ValueError where there are none: before the first token, after
+        truncating, and when a device has failed (sample() then raises what failed)."""
         pointer = lib.ganq_session_logits(self.handle)
         if not pointer:
-            raise ValueError("no token has been appended yet")
+            raise ValueError("there are no logits: no token has been appended yet, or they were dropped")
         return np.ctypeslib.as_array(pointer, (self._vocab,)).copy()
 
     def __len__(self) -> int:
