@@ -96,12 +96,12 @@ cudaError_t ganq__lut_launch_dequantize(ganq__cuda_queue queue, const ganq__lut_
                                         int table_f32, int64_t K, int64_t first, int64_t count,
                                         void *w, int64_t ld);
 
-/* Bytes of the pair tables of 16 rows. */
+/* Bytes of the pair tables of 16 rows; copies 0: in registers. */
 #if defined(__cplusplus)
 constexpr
 #endif
 GANQ__HD int ganq__pair_table_bytes(int bits, int copies) {
-    return bits == 4 ? 16384 * copies : bits == 3 ? 16384 : 4096;
+    return copies == 0 ? 0 : bits == 4 ? 16384 * copies : bits == 3 ? 16384 : 4096;
 }
 
 /* Shared memory of the mma kernel for that many columns. */
@@ -122,8 +122,8 @@ static inline ganq__lut_shared ganq__lut_mma_layout(int bits, int columns, int64
 /* Most warps of a block of the mma kernel: what its registers leave room for. */
 static inline int32_t ganq__lut_mma_warps(int bits, int copies, int columns, int row_tiles) {
     if (row_tiles == 1)
-        return bits != 4 || copies == 1 ? 8 : 12;
-    return columns <= 8 ? 16 : columns <= 16 ? 12 : 8;
+        return bits != 4 || copies != 4 ? 8 : 12;
+    return columns <= 8 && copies != 0 ? 16 : columns <= 16 ? 12 : 8;
 }
 /* Blocks of the mma kernel that a multiprocessor has room for: registers are cut for two full ones with one row tile, one
  * with two. shared: bytes of a multiprocessor. */

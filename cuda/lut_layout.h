@@ -3,7 +3,7 @@
  * docs/kernels.md.
  *
  * A tile is 16 rows x 64 columns: the A operands of four mma.m16n8k16, one 32-bit word per lane and
- * mma. Byte 2p + h of word j of lane 4g + t is a pair, the codes of row g + 8h, columns c and c + 1:
+ * mma. Byte 2h + p of word j of lane 4g + t is a pair, the codes of row g + 8h, columns c and c + 1:
  *
  *     c = 32 (j / 2) + 8 t + 4 (j % 2) + 2 p,         pair = code[c] | code[c + 1] << bits,
  *
@@ -70,10 +70,10 @@ GANQ__HD int64_t ganq__lut_vector(int64_t group, int64_t unit, int64_t units, in
 
 /* Row in the group and first column in the tile of byte b of word j. */
 GANQ__HD int ganq__pair_row(int lane, int b) {
-    return lane / 4 + 8 * (b & 1);
+    return lane / 4 + 8 * (b >> 1);
 }
 GANQ__HD int ganq__pair_column(int lane, int j, int b) {
-    return 32 * (j >> 1) + 8 * (lane & 3) + 4 * (j & 1) + 2 * (b >> 1);
+    return 32 * (j >> 1) + 8 * (lane & 3) + 4 * (j & 1) + 2 * (b & 1);
 }
 
 /* The four pair words of a tile from its `bits` stored words, and back. */

@@ -14,14 +14,8 @@
 //
 //          The codes of b' are on their way before the sums of b are done, so are its tables.
 //
-// Tables   W~ is the A operand: a register of it is two neighbouring columns of one row, so one
-//          lookup in a table of pairs, [t[lo], t[hi]] for all L x L pairs, gives a register.
-//          COPIES 4: the lane's own column of shared memory, lane = 4 (row % 8) + (0..3),
-//              address = pair * 256 + (row / 8) * 128 + lane * 4:
-//          no bank conflict whatever the codes, and one PRMT makes the address from the byte of codes
-//          and 4 * lane.
-//          COPIES 1 (4 bits only): address = row * 1024 + pair * 4, a quarter of the memory and of
-//          the time to fill it; 32 random words fall 3.3-fold on the worst bank.
+// Tables   W~ is the A operand; where its registers come from: lut_tables.cuh. COPIES 4, 1: pairs in shared memory; 0: planes
+//          in each warp's registers, so that a block has nothing to fill, and room for more X
 //
 // X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns
 //          (lut_input.cuh, which also makes norms and SwiGLU on the way), 64 bytes beside a multiple of
@@ -42,62 +36,20 @@
 #define GANQ_CUDA_LUT_MMA_CUH
 
 #include "lut_input.cuh"
+#include "lut_tables.cuh"
 
 namespace lut {
 
 // Threads at most, and blocks that must find room on a multiprocessor: registers are cut
 // accordingly. ganq__lut_mma_slots has the same numbers.
 static __host__ __device__ constexpr int mma_threads(int bits, int copies, int row_tiles, int column_tiles) {
-    return row_tiles == 1 ? (bits != 4 || copies == 1 ? 256 : 384) : column_tiles == 1 ? 512 : column_tiles == 2 ? 384 : 256;
+    return row_tiles == 1                      ? (bits != 4 || copies != 4 ? 256 : 384)
+           : column_tiles == 1 && copies != 0 ? 512
+           : column_tiles <= 2                ? 384
+                                              : 256;
 }
 static __host__ __device__ constexpr int mma_blocks(int row_tiles) {
     return row_tiles == 2 ? 1 : 2;
-}
-
-template <typename T, int COUNT> struct alignas(sizeof(T) * COUNT) chunk { T v[COUNT]; };
-
-// The pair tables of 16 rows, `tables` [16, L].
-template <int BITS, int COPIES>
-static __device__ __forceinline__ void make_pairs(const uint16_t *tables, unsigned char *shared) {
-    constexpr int L = 1 << BITS;
-    if (COPIES == 4) {
-        // One task: one row, one lower entry, a quarter of the upper ones. 16 neighbouring threads
-        // fill an entry's 256 bytes.
-        constexpr int QUARTER = L / 4;
-        for (int i = (int)threadIdx.x; i < 16 * L * 4; i += (int)blockDim.x) {
-            const int row = i % 16, low = i / 16 % L, first = i / (16 * L) * QUARTER;
-            const uint32_t t_low = tables[row * L + low];
-            const auto t_high = *(const chunk<uint16_t, QUARTER> *)(tables + row * L + first);
-#pragma unroll
-            for (int q = 0; q < QUARTER; q++) {
-                const uint32_t pair = t_low | (uint32_t)t_high.v[q] << 16;
-                *(uint4 *)(shared + (low + (first + q) * L) * 256 + row / 8 * 128 + row % 8 * 16) =
-                    make_uint4(pair, pair, pair, pair);
-            }
-        }
-    } else {
-        for (int i = (int)threadIdx.x; i < 16 * L * L; i += (int)blockDim.x) {
-            const int row = i / (L * L), low = i % L, high = i / L % L;
-            *(uint32_t *)(shared + i * 4) = tables[row * L + low] | (uint32_t)tables[row * L + high]
-                                                                        << 16;
-        }
-    }
-}
-
-// The A operand of a word of four pairs. `place`: the lane's part of an address.
-template <int COPIES>
-static __device__ __forceinline__ void lookup(const unsigned char *shared, uint32_t word,
-                                              uint32_t place, uint32_t (&a)[4]) {
-#pragma unroll
-    for (int b = 0; b < 4; b++) {
-        if (COPIES == 4) {
-            const uint32_t at = __byte_perm(word, place, 0x5504u | (uint32_t)b << 4);
-            a[b] = *(const uint32_t *)(shared + (b & 1) * 128 + at);
-        } else {
-            const uint32_t at = ((b == 0 ? word << 2 : word >> (8 * b - 2)) & 0x3fcu) | place;
-            a[b] = *(const uint32_t *)(shared + (b & 1) * 8192 + at);
-        }
-    }
 }
 
 // Whether a turn of the loop over units checks for the end of the warp's units and of K.
@@ -179,13 +131,18 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
             load_codes(codes, d, units_now[d]);
 
     ganq_allow_next();
+    planes<BITS> held[COPIES == 0 ? ROW_TILES : 1];
+    const auto make_tables = [&](int i, const uint16_t *tables) {
+        if constexpr (COPIES == 0)
+            held[i].load(tables, lane);
+        else
+            make_pairs<BITS, COPIES>(tables, shared + i * TABLE);
+    };
     {
         const ganq__lut_part &part = args.part[part_of_block(args, block)];
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++)
-            make_pairs<BITS, COPIES>(
-                (const uint16_t *)part.tables + (int64_t)group_of(part, block, i) * (16 << BITS),
-                shared + i * TABLE);
+            make_tables(i, (const uint16_t *)part.tables + (int64_t)group_of(part, block, i) * (16 << BITS));
     }
     if (STAGED && args.convert)
         ask_for_weight(args);
@@ -294,7 +251,10 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
 #pragma unroll
                             for (int i = 0; i < ROW_TILES; i++) {
                                 uint32_t a[4];
-                                lookup<COPIES>(shared + i * TABLE, words[i][2 * half + j], place, a);
+                                if constexpr (COPIES == 0)
+                                    held[i].lookup(words[i][2 * half + j], a);
+                                else
+                                    lookup<COPIES>(shared + i * TABLE, words[i][2 * half + j], place, a);
 #pragma unroll
                                 for (int n = 0; n < NT; n++) {
                                     const uint32_t operand[2] = {j ? b[n].z : b[n].x, j ? b[n].w : b[n].y};
@@ -357,7 +317,7 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
             return;
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++)
-            make_pairs<BITS, COPIES>((const uint16_t *)(raw + i * (32 << BITS)), shared + i * TABLE);
+            make_tables(i, (const uint16_t *)(raw + i * (32 << BITS)));
         block = next;
         __syncthreads();
     }

@@ -39,6 +39,8 @@ static cudaError_t launch_mma_copies(ganq__cuda_queue queue, ganq__lut_args args
 template <int BITS>
 static cudaError_t launch_mma(ganq__cuda_queue queue, const ganq__lut_args &args, const ganq__lut_plan *plan,
                               int64_t slots) {
+    if (plan->copies == 0)
+        return launch_mma_copies<BITS, 0>(queue, args, plan, slots);
     if (BITS == 4 && plan->copies == 1)
         return launch_mma_copies < BITS, BITS == 4 ? 1 : 4 > (queue, args, plan, slots);
     return launch_mma_copies<BITS, 4>(queue, args, plan, slots);

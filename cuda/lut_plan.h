@@ -25,7 +25,8 @@ typedef struct ganq__lut_plan {
     int32_t warps;     /* per block; at most ganq__lut_mma_warps                              */
     int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB */
     int32_t
-        copies; /* of a 4-bit pair table: 4, no bank conflicts, 64 KB per row tile; or 1, 16 KB */
+        copies; /* of a pair table: 4, no bank conflicts, 64 KB per row tile at 4 bits; 1 (4 bits only), 16 KB; 0: tables
+                   in registers, MMA only */
     int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel           */
 } ganq__lut_plan;
 
@@ -61,7 +62,7 @@ ganq__lut_plan ganq__lut_choose(const ganq__lut_tuning *tuning, const ganq__lut_
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape);
 /* Plans worth measuring; the first is what the built-in rows say. At most `room`, of which
  * GANQ__LUT_CANDIDATES are enough; returns how many. */
-enum { GANQ__LUT_CANDIDATES = 64 };
+enum { GANQ__LUT_CANDIDATES = 96 };
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room);
 
 /* $GANQ_CACHE_DIR, else $XDG_CACHE_HOME/ganq, else $HOME/.cache/ganq, and "/lut-tuning.txt";

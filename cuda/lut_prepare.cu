@@ -90,7 +90,7 @@ static __global__ void __launch_bounds__(32 * DEQUANTIZE_WARPS)
                         uint32_t entry[2];
 #pragma unroll
                         for (int e = 0; e < 2; e++) {
-                            const int shift = 8 * (c % 2 * 2 + h) + BITS * e - 8;
+                            const int shift = 8 * (2 * h + c % 2) + BITS * e - 8;
                             const uint32_t word = words[2 * half + c / 2];
                             const uint32_t at =
                                 ((shift < 0 ? word << -shift : word >> shift) & ((L - 1u) << 8)) | lane * 4u;

@@ -117,7 +117,7 @@ static __global__ void __launch_bounds__(256, MT <= 2   ? 3
 #pragma unroll
                     for (int i = 0; i < 16; i++) {
                         // Word, byte and place in the pair of column i % 8 of row i / 8.
-                        const int c = i % 8, h = i / 8, b = c / 2 % 2 * 2 + h,
+                        const int c = i % 8, h = i / 8, b = 2 * h + c / 2 % 2,
                                   shift = 8 * b + BITS * (c % 2) - 8;
                         const uint32_t word = words[2 * half + c / 4];
                         const uint32_t at =

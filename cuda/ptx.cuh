@@ -67,6 +67,18 @@ static __device__ __forceinline__ int ganq_anew(int x) {
     return x;
 }
 
+// Bytes of (y, x) by the four lowest digits of selector, base 16, each 0..7: __byte_perm, for which the compiler would first
+// clear the digits' highest bits.
+static __device__ __forceinline__ uint32_t ganq_pick_bytes(uint32_t x, uint32_t y, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+    uint32_t bytes;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(x), "r"(y), "r"(selector));
+    return bytes;
+#else
+    return __byte_perm(x, y, selector);
+#endif
+}
+
 // 1 / x within 1 unit in the last place, for x from 1 on (above 2^126: 0). A division takes ten instructions.
 static __device__ __forceinline__ float ganq_reciprocal(float x) {
 #if defined(__CUDA_ARCH__)
