@@ -201,7 +201,8 @@ typedef struct round_plan {
     int vectors;       /* X may be read 16 bytes at a time */
     ganq__lut_plan plan;
     int64_t tokens;                                  /* rows of X per launch */
-    int64_t column_ld;                               /* prepared X */
+    int64_t column_ld;                               /* prepared X; K of an image */
+    int32_t wide;                                    /* columns of a tile of the image; 0: no image */
     int64_t tile_rows;                               /* of W~ at a time, the tile variant's */
     size_t columns_bytes, scales_bytes, extra_bytes; /* of the workspace, one after the other */
 } round_plan;
@@ -341,8 +342,13 @@ static ganq__lut_plan choose_plan(ganq_context *ctx, ganq__lut_state *state,
     return plan;
 }
 
+/* Rows of W of a block, where one has a place for its sums. */
+static int64_t block_rows_of(const ganq__lut_plan *plan) {
+    return plan->variant == GANQ__LUT_WGMMA ? GANQ__LUT_WGMMA_ROWS : 16 * plan->row_tiles;
+}
+
 static int64_t split_bytes(const ganq__lut_call *call, const round_plan *r) {
-    const int64_t rows = 16 * r->plan.row_tiles;
+    const int64_t rows = block_rows_of(&r->plan);
     int64_t all = 0;
     for (int i = r->first; i < r->first + r->count; i++)
         all += rounded(call->layers[i]->N, rows);
@@ -370,8 +376,14 @@ static ganq_status plan_round(ganq_context *ctx, const ganq__lut_call *call, int
                                                             : TILE_TOKENS;
     r->tokens = call->M < most ? call->M : most;
     r->column_ld = rounded(K, 8);
+    if (r->plan.variant == GANQ__LUT_WGMMA) {
+        r->needs_columns = 1;
+        r->wide = 8 * r->plan.row_tiles;
+        r->column_ld = ganq__image_columns(K, call->layers[first]->bits);
+    }
     if (r->needs_columns) {
-        r->columns_bytes = (size_t)rounded(r->parts * r->tokens * r->column_ld * 2, ALIGN);
+        const int64_t columns = rounded(r->parts * r->tokens, r->wide ? r->wide : 1);
+        r->columns_bytes = (size_t)rounded(columns * r->column_ld * 2, ALIGN);
         r->scales_bytes = (size_t)rounded(r->parts * r->tokens * 4, ALIGN);
     }
     if (r->plan.variant == GANQ__LUT_TILES) {
@@ -420,11 +432,20 @@ static cudaError_t launch(const ganq__cuda *cuda, ganq__cuda_queue queue, ganq__
                           const ganq__lut_plan *plan) {
     cudaError_t error;
     args->splits = plan->splits;
-    error = plan->variant == GANQ__LUT_SIMT
-                ? ganq__lut_launch_simt(queue, args, plan)
-                : ganq__lut_launch_mma(queue, args, plan, slots_of(cuda, args, plan));
+    switch (plan->variant) {
+    case GANQ__LUT_SIMT:
+        error = ganq__lut_launch_simt(queue, args, plan);
+        break;
+#if defined(GANQ_HAS_WGMMA)
+    case GANQ__LUT_WGMMA:
+        error = ganq__lut_launch_wgmma(queue, args, plan);
+        break;
+#endif
+    default:
+        error = ganq__lut_launch_mma(queue, args, plan, slots_of(cuda, args, plan));
+    }
     if (error == cudaSuccess && plan->splits > 1)
-        error = ganq__lut_launch_finish(queue, args, 16 * plan->row_tiles);
+        error = ganq__lut_launch_finish(queue, args, (int)block_rows_of(plan));
     return error;
 }
 
@@ -512,11 +533,12 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
     }
     if (r->needs_columns) {
         float *const scales = (float *)(workspace + r->columns_bytes);
-        GANQ_CUDA_TRY(ganq__lut_launch_prepare(queue, &args, workspace, r->column_ld, scales));
+        GANQ_CUDA_TRY(ganq__lut_launch_prepare(queue, &args, workspace, r->column_ld, r->wide, scales));
         args.input = (ganq__lut_input){.kind = GANQ__LUT_PLAIN};
         args.x = workspace;
         args.ldx = r->column_ld;
-        args.K = (int32_t)r->column_ld; /* the rest of a group of 8 is zero */
+        if (!r->wide)
+            args.K = (int32_t)r->column_ld; /* the rest of a group of 8 is zero */
         args.x_dtype = GANQ_DTYPE_F16;
         args.x_vectors = 1;
         args.scales = scales;

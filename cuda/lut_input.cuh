@@ -38,9 +38,31 @@ static __device__ __forceinline__ void reduce_row(float *most, float *squares, f
     }
 }
 
-// Four neighbouring elements, times factor, as f16 and, where lower is not NULL, what that lacks.
-static __device__ __forceinline__ void store_parts(float4 v, float factor, __half *upper, __half *lower) {
+// Where columns go: one after the other, element by element, for lut_mma.cuh; or an image (lut_layout.h) in which the upper and
+// the lower part of a row are neighbours, for lut_wgmma.cuh. store: four neighbouring elements from k on, k % 4 == 0.
+struct column_rows {
+    __half *base;
+    int64_t ld;
+    __device__ __forceinline__ void store(int m, int lower, int M, int, int k, uint2 four) const {
+        *(uint2 *)(base + (m + lower * (int64_t)M) * ld + k) = four;
+    }
+};
+struct column_image {
+    char *base;
+    int64_t K; // of the image
+    int wide;
+    __device__ __forceinline__ void store(int m, int lower, int, int parts, int k, uint2 four) const {
+        const int column = m * parts + lower;
+        *(uint32_t *)(base + ganq__image_offset(column, k, K, wide)) = four.x;
+        *(uint32_t *)(base + ganq__image_offset(column, k + 2, K, wide)) = four.y;
+    }
+};
+
+// Four neighbouring elements of row m, times factor, as f16 and, with two columns per row, what that lacks.
+template <typename To>
+static __device__ __forceinline__ void store_parts(const ganq__lut_args &args, int m, int k, float4 v, float factor, const To &to) {
     const float values[4] = {v.x * factor, v.y * factor, v.z * factor, v.w * factor};
+    const int parts = args.columns > args.M ? 2 : 1;
     uint32_t high[2], low[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -49,9 +71,9 @@ static __device__ __forceinline__ void store_parts(float4 v, float factor, __hal
         low[i] = __half_as_ushort(__float2half_rn(values[2 * i] - __half2float(a))) |
                  (uint32_t)__half_as_ushort(__float2half_rn(values[2 * i + 1] - __half2float(b))) << 16;
     }
-    *(uint2 *)upper = make_uint2(high[0], high[1]);
-    if (lower)
-        *(uint2 *)lower = make_uint2(low[0], low[1]);
+    to.store(m, 0, args.M, parts, k, make_uint2(high[0], high[1]));
+    if (parts == 2)
+        to.store(m, 1, args.M, parts, k, make_uint2(low[0], low[1]));
 }
 
 // Elements at .. at + 3 of an array; left are there, the rest is zero. VECTORS: all four or none are, at 16 bytes.
@@ -157,11 +179,11 @@ static __device__ __forceinline__ void ask_for_weight(const ganq__lut_args &args
             ganq_prefetch(args.input.weight + k);
 }
 
-// Row m of X to upper and, where not NULL, lower [count], zero from K on; count is a multiple of 4. scale gets what sums with
+// Row m of X to its columns, `count` elements, zero from K on; count is a multiple of 4. scale gets what sums with
 // them are to be multiplied with. A thread has 4 HELD elements at a time, of which it keeps the first: those are made once.
-template <int HELD, bool VECTORS>
+template <int HELD, bool VECTORS, typename To>
 static __device__ __forceinline__ void convert_row_as(const ganq__lut_args &args, int m, int count, bool keeps_sum, float *box,
-                                                      float *scale, __half *upper, __half *lower) {
+                                                      float *scale, const To &to) {
     const int64_t row = m * args.ldx;
     const int step = 4 * (int)blockDim.x, mine = 4 * (int)threadIdx.x;
     float4 v[HELD];
@@ -187,7 +209,7 @@ static __device__ __forceinline__ void convert_row_as(const ganq__lut_args &args
         for (int i = 0; i < HELD; i++) {
             const int k = at + mine + i * step;
             if (k < count)
-                store_parts(v[i], factor, upper + k, lower ? lower + k : nullptr);
+                store_parts(args, m, k, v[i], factor, to);
         }
         at += HELD * step;
         if (at >= count)
@@ -196,13 +218,13 @@ static __device__ __forceinline__ void convert_row_as(const ganq__lut_args &args
     }
 }
 
-template <int HELD>
+template <int HELD, typename To>
 static __device__ __forceinline__ void convert_row(const ganq__lut_args &args, int m, int count, bool keeps_sum, float *box,
-                                                   float *scale, __half *upper, __half *lower) {
+                                                   float *scale, const To &to) {
     if (args.x_vectors)
-        convert_row_as<HELD, true>(args, m, count, keeps_sum, box, scale, upper, lower);
+        convert_row_as<HELD, true>(args, m, count, keeps_sum, box, scale, to);
     else
-        convert_row_as<1, false>(args, m, count, keeps_sum, box, scale, upper, lower);
+        convert_row_as<1, false>(args, m, count, keeps_sum, box, scale, to);
 }
 
 } // namespace lut

@@ -20,7 +20,8 @@ enum {
     GANQ__LUT_PARTS = 3,        /* layers in one launch */
     GANQ__LUT_MMA_COLUMNS = 32, /* most columns of X in a launch of the tensor-core kernel, */
     GANQ__LUT_CONVERT_ROWS = 4, /* most rows of X that its blocks convert themselves, */
-    GANQ__LUT_SIMT_ROWS = 8     /* most rows of X in a launch of the fp32 kernel */
+    GANQ__LUT_SIMT_ROWS = 8,    /* most rows of X in a launch of the fp32 kernel */
+    GANQ__LUT_WGMMA_ROWS = 128  /* rows of W of a block of warpgroups */
 };
 
 /* One layer of a launch, and where its output goes. */
@@ -80,15 +81,20 @@ cudaError_t ganq__lut_launch_simt(ganq__cuda_queue queue, const ganq__lut_args *
 /* slots: blocks that the GPU has room for at once; rows beyond are taken in turn. */
 cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *args,
                                  const ganq__lut_plan *plan, int64_t slots);
+#if defined(GANQ_HAS_WGMMA)
+/* x is an image of 8 plan->row_tiles columns to a tile; sm_90 alone. */
+cudaError_t ganq__lut_launch_wgmma(ganq__cuda_queue queue, const ganq__lut_args *args, const ganq__lut_plan *plan);
+#endif
 /* After one of them with splits > 1: sums the parts in order, and does what follows a sum.
  * block_rows: 16 * row_tiles. */
 cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows);
 
 /* The rows of X of args, as they are or made from its input, to columns [args->columns, ld] in f16, zero
  * from K to ld: row m becomes column m and, with two columns per row, M + m, the upper and the lower
- * part of x * f; scales[m] = 1 / f. f16 rows are copied as they are, scale 1. See lut_input.cuh. */
+ * part of x * f; scales[m] = 1 / f. f16 rows are copied as they are, scale 1. See lut_input.cuh. With wide not 0 an image with so
+ * many columns to a tile instead (lut_layout.h); ld is its K, and row m becomes columns 2m and 2m + 1. */
 cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, const ganq__lut_args *args, void *columns,
-                                     int64_t ld, float *scales);
+                                     int64_t ld, int wide, float *scales);
 
 /* Rows [first, first + count) of W~ to w [count, ld] in f16, zero from K to ld; first is a multiple
  * of 16, ld of 8, w aligned to 16 bytes. Outliers are added unless part->rowptr is NULL. */

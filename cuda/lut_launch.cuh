@@ -26,5 +26,10 @@ cudaError_t ganq__lut_launch_mma3(ganq__cuda_queue, const ganq__lut_args &, cons
                                   int64_t slots);
 cudaError_t ganq__lut_launch_mma2(ganq__cuda_queue, const ganq__lut_args &, const ganq__lut_plan *,
                                   int64_t slots);
+#if defined(GANQ_HAS_WGMMA) // in lut_wgmma*.cu
+cudaError_t ganq__lut_launch_wgmma4(ganq__cuda_queue, const ganq__lut_args &, const ganq__lut_plan *);
+cudaError_t ganq__lut_launch_wgmma3(ganq__cuda_queue, const ganq__lut_args &, const ganq__lut_plan *);
+cudaError_t ganq__lut_launch_wgmma2(ganq__cuda_queue, const ganq__lut_args &, const ganq__lut_plan *);
+#endif
 
 #endif

@@ -106,4 +106,26 @@ GANQ__HD void ganq__stored_words(int bits, const uint32_t *words, uint32_t *stor
     }
 }
 
+/* ---- X for warpgroups ----
+ * An image of X in f16, as their products (wgmma.cuh) find it in shared memory: [tile of `wide` columns][64 of K][column] x
+ * 128 bytes. Of the 64, the 16 of word j come together, in the order in which A has them; pieces of 16 bytes are
+ * exchanged among those of a column, so that columns side by side lie in different banks. */
+
+/* K of the image: as many units as their loop takes at a time. */
+#if defined(__cplusplus)
+constexpr
+#endif
+    GANQ__HD int ganq__image_step(int bits) {
+    return bits == 3 ? 256 : 128;
+}
+GANQ__HD int64_t ganq__image_columns(int64_t K, int bits) {
+    return (K + ganq__image_step(bits) - 1) / ganq__image_step(bits) * ganq__image_step(bits);
+}
+/* Byte of element k of a column; K: ganq__image_columns. Neighbours k, k + 1, k even, stay neighbours. */
+GANQ__HD int64_t ganq__image_offset(int64_t column, int64_t k, int64_t K, int wide) {
+    const int c = (int)(k % 64), j = c / 32 * 2 + c % 8 / 4, piece = 2 * j + c % 4 / 2;
+    const int64_t row = (column / wide * (K / 64) + k / 64) * wide + column % wide;
+    return row * 128 + ((piece ^ (int)(column % 8)) << 4) + c % 32 / 8 * 4 + c % 2 * 2;
+}
+
 #endif

@@ -77,11 +77,8 @@ static __device__ __forceinline__ void stage_x(const ganq__lut_args &args, int f
                         : make_uint4(0, 0, 0, 0);
         return;
     }
-    for (int m = 0; m < args.M; m++) {
-        __half *const upper = to + m * ld;
-        convert_row<HELD>(args, m, count, blockIdx.x == 0, box, scales + m, upper,
-                          args.columns > args.M ? upper + args.M * ld : nullptr);
-    }
+    for (int m = 0; m < args.M; m++)
+        convert_row<HELD>(args, m, count, blockIdx.x == 0, box, scales + m, column_rows{to, ld});
 }
 
 template <int BITS, int COPIES, int ROW_TILES, int NT>

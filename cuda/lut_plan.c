@@ -86,6 +86,13 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
                    architecture_of(shape->sm)->shared;
     case GANQ__LUT_TILES:
         return !shape->simt_only && plan->splits == 1 && plan->row_tiles >= 1 && plan->row_tiles <= 8;
+#if defined(GANQ_HAS_WGMMA)
+    case GANQ__LUT_WGMMA: {
+        const int32_t wide = plan->row_tiles;
+        return !shape->simt_only && shape->sm == 90 && plan->warps == 8 && plan->copies == 0 &&
+               (wide == 2 || wide == 4 || wide == 8 || wide == 16 || wide == 24 || wide == 32);
+    }
+#endif
     default:
         return 0;
     }
@@ -193,13 +200,23 @@ int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int 
         const ganq__lut_plan tiles = {GANQ__LUT_TILES, 8, pieces, first.copies, 1};
         count = add_candidate(shape, &tiles, out, count, room);
     }
+    static const int32_t wide[] = {2, 4, 8, 16, 24, 32};
+    for (int w = 0; w < 6 && shape->columns > GANQ__LUT_SIMT_ROWS / 2; w++) {
+        const int one_tile = 8 * wide[w] >= shape->columns;
+        for (int32_t splits = 1; splits <= (one_tile ? 4 : 1); splits *= 2) {
+            const ganq__lut_plan wgmma = {GANQ__LUT_WGMMA, 8, wide[w], 0, splits};
+            count = add_candidate(shape, &wgmma, out, count, room);
+        }
+        if (one_tile) /* wider ones multiply by nothing */
+            break;
+    }
     return count;
 }
 
 /* ---- the file of measured rows ---- */
 
 static const char HEADER[] = "ganq lut-tuning 1";
-static const char *const VARIANTS[] = {"", "simt", "mma", "tiles"};
+static const char *const VARIANTS[] = {"", "simt", "mma", "tiles", "wgmma"};
 enum { MOST_BYTES = 16 << 20 };
 
 ganq_status ganq__lut_tuning_path(char *path, size_t size) {
@@ -223,7 +240,7 @@ ganq_status ganq__lut_tuning_path(char *path, size_t size) {
 }
 
 static int variant_of(const char *name) {
-    for (int v = GANQ__LUT_SIMT; v <= GANQ__LUT_TILES; v++)
+    for (int v = GANQ__LUT_SIMT; v <= GANQ__LUT_WGMMA; v++)
         if (!strcmp(name, VARIANTS[v]))
             return v;
     return 0;

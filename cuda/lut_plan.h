@@ -17,13 +17,15 @@ extern "C" {
 typedef enum ganq__lut_variant {
     GANQ__LUT_SIMT = 1, /* fp32 multiply-adds, X of any type, M <= 8             */
     GANQ__LUT_MMA = 2,  /* tensor cores, pairs looked up into fragments          */
-    GANQ__LUT_TILES = 3 /* rows of W~ in f16 through the workspace into cuBLASLt */
+    GANQ__LUT_TILES = 3, /* rows of W~ in f16 through the workspace into cuBLASLt */
+    GANQ__LUT_WGMMA = 4  /* sm_90: tensor cores of warpgroups, W~ looked up into registers */
 } ganq__lut_variant;
 
 typedef struct ganq__lut_plan {
     int32_t variant;
     int32_t warps;     /* per block; at most ganq__lut_mma_warps                              */
-    int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB */
+    int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB.
+                          WGMMA: of 8 columns of X per block, 2, 4, 8, 16, 24 or 32 */
     int32_t
         copies; /* of a pair table: 4, no bank conflicts, 64 KB per row tile at 4 bits; 1 (4 bits only), 16 KB; 0: tables
                    in registers, MMA only */

@@ -7,16 +7,18 @@ namespace lut {
 
 // One block per row of X. NaN and infinity make the row NaN, as they should.
 enum { PREPARE_HELD = 4, PREPARE_THREADS = 1024 };
+template <bool IMAGE>
 static __global__ void __launch_bounds__(PREPARE_THREADS)
-    prepare_kernel(const __grid_constant__ ganq__lut_args args, __half *columns, int64_t ld, float *scales) {
+    prepare_kernel(const __grid_constant__ ganq__lut_args args, void *columns, int64_t ld, int wide, float *scales) {
     __shared__ float box[PREPARE_THREADS / 32 * 2];
     const int m = (int)blockIdx.x;
-    __half *const upper = columns + m * ld;
     ask_for_weight(args);
     ganq_allow_next();
     ganq_wait_for_previous();
-    convert_row<PREPARE_HELD>(args, m, (int)ld, true, box, scales + m, upper,
-                              args.columns > args.M ? upper + args.M * ld : nullptr);
+    if constexpr (IMAGE)
+        convert_row<PREPARE_HELD>(args, m, (int)ld, true, box, scales + m, column_image{(char *)columns, ld, wide});
+    else
+        convert_row<PREPARE_HELD>(args, m, (int)ld, true, box, scales + m, column_rows{(__half *)columns, ld});
 }
 
 // One thread per row of W~ of a block, blockIdx.y the row of X.
@@ -135,12 +137,12 @@ static __global__ void __launch_bounds__(32 * DEQUANTIZE_WARPS)
 
 // As many threads as keep a row, at least 64.
 cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, const ganq__lut_args *args, void *columns,
-                                     int64_t ld, float *scales) {
+                                     int64_t ld, int wide, float *scales) {
     int threads = 64;
     while (threads < lut::PREPARE_THREADS && 4 * lut::PREPARE_HELD * (int64_t)threads < ld)
         threads *= 2;
-    return ganq_start(lut::prepare_kernel, dim3((unsigned)args->M), dim3((unsigned)threads), 0, queue, *args,
-                      (__half *)columns, ld, scales);
+    return ganq_start(wide ? lut::prepare_kernel<true> : lut::prepare_kernel<false>, dim3((unsigned)args->M),
+                      dim3((unsigned)threads), 0, queue, *args, columns, ld, wide, scales);
 }
 
 cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args *args, int block_rows) {
@@ -170,3 +172,11 @@ cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *a
            : args->bits == 3 ? ganq__lut_launch_mma3(queue, *args, plan, slots)
                              : ganq__lut_launch_mma2(queue, *args, plan, slots);
 }
+
+#if defined(GANQ_HAS_WGMMA)
+cudaError_t ganq__lut_launch_wgmma(ganq__cuda_queue queue, const ganq__lut_args *args, const ganq__lut_plan *plan) {
+    return args->bits == 4   ? ganq__lut_launch_wgmma4(queue, *args, plan)
+           : args->bits == 3 ? ganq__lut_launch_wgmma3(queue, *args, plan)
+                             : ganq__lut_launch_wgmma2(queue, *args, plan);
+}
+#endif

@@ -21,4 +21,9 @@ set(ganq_cuda_sources
     cusolver.c
     solver.c
     solver.cu)
+set(ganq_cuda_90a_sources # with GANQ_HAS_WGMMA
+    lut_wgmma2.cu
+    lut_wgmma3.cu
+    lut_wgmma4.cu)
 list(TRANSFORM ganq_cuda_sources PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
+list(TRANSFORM ganq_cuda_90a_sources PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

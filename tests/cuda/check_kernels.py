@@ -1,6 +1,7 @@
 """check_kernels.py NVCC SOURCE_DIR ARCHITECTURES OBJECTS...: what the compilers made of the kernels.
 
-1. ptxas: no stack, no spills, for any kernel on any architecture (its report lies beside each object).
+1. ptxas: no stack, no spills, for any kernel on any architecture (its report lies beside each object); products of warpgroups
+   stay under way while the next ones are made ready.
 2. PTX: the kernels that a decode step waits for read the device's memory 16 bytes at a time.
 3. Machine code: the same, and no local memory in any kernel. Needs cuobjdump and nvdisasm: in PATH, in $GANQ_CUDA_TOOLS, or
    from the Python packages of tests/requirements.txt; else this part is skipped, and says so.
@@ -13,11 +14,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 
 from kernel_report import plain_names, read_reports
 
 # Kernels of decode steps, by the beginning of their plain names: the others are bound by something else than their loads.
-DECODE = [r"simt_kernel<", r"mma_kernel<", r"few<.*, true>", r"decode<"]
+DECODE = [r"simt_kernel<", r"mma_kernel<", r"wgmma_kernel<", r"few<.*, true>", r"decode<"]
 PTX_WIDE = re.compile(r"ld\.global[.\w:]*\.v4\.[uf]32|ld\.global[.\w:]*\.v4\.b32|ld\.global[.\w:]*\.v2\.[ub]64|"
                       r"cp\.async\.c[ag]\.shared\.global\s*\[[^]]+\],\s*\[[^]]+\],\s*16")
 SASS_WIDE = re.compile(r"\bLDG\.E\S*\.128\b|\bLDGSTS\.E\S*\.128\b")
@@ -62,7 +64,7 @@ def find_tools():
 
 def main():
     nvcc, source, architectures, objects = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
-    wanted = {"sm_" + re.match(r"\d+", a).group() for a in architectures.split(",")}
+    wanted = {"sm_" + re.match(r"\d+a?", a).group() for a in architectures.split(",")}
     errors = []
 
     kernels = read_reports(objects)
@@ -72,24 +74,31 @@ def main():
             errors.append(f"{k.source}: ptxas says nothing of {names[k.symbol]} on {k.arch}")
         elif k.stack or k.spills:
             errors.append(f"{k.source}: {names[k.symbol]} on {k.arch}: {k.stack} bytes of stack, {k.spills} of spills")
+    for name in objects:
+        log = pathlib.Path(name + ".ptxas")
+        for line in log.read_text().splitlines() if log.exists() else []:
+            if "Potential Performance Loss" in line or "injected" in line:
+                errors.append(f"{log.name}: {line}")
     found = {k.arch for k in kernels}
     if found != wanted:
         errors.append(f"reports for {sorted(found)}, expected {sorted(wanted)}")
     print(f"ptxas: {len(kernels)} kernels on {', '.join(sorted(found))}, at most {max(k.registers or 0 for k in kernels)} registers")
 
     includes = [f"-I{source / folder}" for folder in ("include", "cuda", "lib/base", "lib/backend", "lib/pack", "lib/io")]
-    decode_sources = sorted({k.source for k in kernels if is_decode(names[k.symbol])})
+    decode_sources = {k.source: k.arch for k in sorted(kernels, key=lambda k: k.arch, reverse=True) if is_decode(names[k.symbol])}
     if not decode_sources:
         errors.append("no decode kernel was found")
     count = 0
-    for name in decode_sources:
-        command = [nvcc, "--ptx", "-std=c++17", "-O3", f"-arch={sorted(wanted)[0].replace('sm', 'compute')}", *includes,
-                   "-o", "/dev/stdout", str(source / "cuda" / name)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr)
-        count += check_wide(f"PTX of {name}", functions_of(done.stdout, r"\.entry (\w+)\("), PTX_WIDE, errors)
-    print(f"PTX: {count} decode kernels of {', '.join(decode_sources)}")
+    for name, arch in sorted(decode_sources.items()):
+        with tempfile.NamedTemporaryFile(suffix=".ptx") as out:
+            command = [nvcc, "--ptx", "-std=c++17", "-O3", f"-arch={arch.replace('sm', 'compute')}", *includes,
+                       "-o", out.name, str(source / "cuda" / name)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            text = pathlib.Path(out.name).read_text()
+        count += check_wide(f"PTX of {name}", functions_of(text, r"\.entry (\w+)\("), PTX_WIDE, errors)
+    print(f"PTX: {count} decode kernels of {', '.join(sorted(decode_sources))}")
 
     tools = find_tools()
     if tools:
@@ -103,6 +112,9 @@ def main():
                 functions = functions_of(part, r"Function : (\w+)")
                 where = f"{pathlib.Path(name).name} on {part.split()[0]}"
                 total += len(functions)
+                for symbol, lines in functions.items():
+                    if "wgmma_kernel" in symbol and "HGMMA" not in lines:
+                        errors.append(f"{where}: {plain_names([symbol])[symbol]} has no product of a warpgroup")
                 count += check_wide(where, functions, SASS_WIDE, errors)
                 for symbol, lines in functions.items():
                     if SASS_LOCAL.search(lines):

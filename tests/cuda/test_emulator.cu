@@ -9,7 +9,7 @@
 
 #include "emulator.h"
 #include "launch.cuh"
-#include "ptx.cuh"
+#include "wgmma.cuh"
 
 static void *device(size_t bytes) {
     void *p = nullptr;
@@ -163,6 +163,76 @@ START_TEST(test_mma) {
 }
 END_TEST
 
+// D[64,16] = A[64,128] B[128,16] by a warpgroup: two copies of 64 values of each column of B, one after the other to the same
+// place. mistake: 1, the second copy does not wait for the products with the first; 2, products are not waited for; 3, a copy
+// beyond shared memory; 4, bytes are expected that do not come.
+static __global__ void wgmma_kernel(const __half *a, const __half *b, float *d, int mistake) {
+    GANQ_DYNAMIC_SHARED(unsigned char, unaligned);
+    unsigned char *const B = unaligned + (1024 - emulator::shared_address(unaligned) % 1024) % 1024;
+    uint64_t *const barrier = (uint64_t *)(B + 2048);
+    const int lane = (int)threadIdx.x % 32, row = (int)threadIdx.x / 32 * 16 + lane / 4;
+    float sums[8] = {};
+    uint32_t fa[4][4];
+    if (threadIdx.x == 0) {
+        ganq_barrier_init(barrier, 1);
+        ganq_async_fence();
+    }
+    __syncthreads();
+    for (int half = 0; half < 2; half++) {
+        if (threadIdx.x == 0) {
+            ganq_barrier_expect(barrier, mistake == 4 ? 4096 : 2048);
+            ganq_copy_bulk(mistake == 3 ? B + 2048 : B, b + half * 1024, 2048, barrier);
+        }
+        ganq_barrier_wait(barrier, (uint32_t)half);
+        for (int j = 0; j < 4; j++) {
+            for (int i = 0; i < 4; i++)
+                fa[j][i] = *(const uint32_t *)(a + (row + 8 * (i & 1)) * 128 + half * 64 + 16 * j + 2 * (lane % 4) + 8 * (i >> 1));
+            ganq_wgmma_fence();
+            ganq_wgmma_f16<16>(sums, fa[j], ganq_wgmma_rows(B) + (uint64_t)(2 * j));
+        }
+        ganq_wgmma_commit();
+        if (mistake != 2 && (mistake != 1 || half == 1))
+            ganq_wgmma_wait<0>();
+        __syncthreads();
+    }
+    for (int i = 0; i < 8; i++)
+        d[(row + 8 * (i / 2 % 2)) * 16 + i / 4 * 8 + 2 * (lane % 4) + i % 2] = sums[i];
+}
+static void run_wgmma(int order, int mistake, float *d) {
+    std::vector<__half> a(64 * 128), b(16 * 128);
+    for (int i = 0; i < 64 * 128; i++)
+        a[i] = __half((float)(i * 7 % 31 - 15));
+    for (int k = 0; k < 128; k++) // column n is 128 bytes; its pieces of 16 bytes change places
+        for (int n = 0; n < 16; n++)
+            b[k / 64 * 1024 + n * 64 + ((k % 64 / 8) ^ (n % 8)) * 8 + k % 8] = __half((float)((k * 5 + n * 3) % 17 - 8));
+    __half *da = (__half *)device(a.size() * 2), *db = (__half *)device(b.size() * 2);
+    float *dd = (float *)device(1024 * 4);
+    cudaMemcpy(da, a.data(), a.size() * 2, cudaMemcpyHostToDevice);
+    cudaMemcpy(db, b.data(), b.size() * 2, cudaMemcpyHostToDevice);
+    emulator_set_order(order);
+    ganq_launch(wgmma_kernel, dim3(1), dim3(128), 1024 + 2048 + 8, nullptr, da, db, dd, mistake);
+    cudaMemcpy(d, dd, 1024 * 4, cudaMemcpyDeviceToHost);
+    emulator_set_order(0);
+    cudaFree(da), cudaFree(db), cudaFree(dd);
+}
+
+START_TEST(test_wgmma) {
+    float d[1024], other[1024];
+    for (int order = 0; order < 2; order++) {
+        run_wgmma(order, 0, d);
+        for (int m = 0; m < 64; m++)
+            for (int n = 0; n < 16; n++) {
+                float sum = 0;
+                for (int k = 0; k < 128; k++)
+                    sum += (float)((m * 128 + k) * 7 % 31 - 15) * (float)((k * 5 + n * 3) % 17 - 8);
+                ck_assert_float_eq(d[m * 16 + n], sum);
+            }
+    }
+    run_wgmma(1, 1, other);
+    ck_assert_int_ne(memcmp(d, other, sizeof d), 0);
+}
+END_TEST
+
 static __global__ void add_one(int *x) { x[threadIdx.x] += 1; }
 
 START_TEST(test_streams_and_graphs) {
@@ -266,6 +336,12 @@ static int dies(int fault) {
         }
         case 9: ganq_launch(write_shared, dim3(1), dim3(1), 400, nullptr, d, 100L); break; // into the slack
         case 10: ganq_launch(write_shared, dim3(1), dim3(1), 400, nullptr, d, 128L); break;
+        case 11:
+        case 12:
+        case 13: {
+            static float results[1024];
+            run_wgmma(1, fault - 9, results);
+        }
         }
         cudaDeviceSynchronize();
         cudaFree(d);
@@ -309,7 +385,8 @@ int main(void) {
     tcase_add_test(tc, test_mma);
     tcase_add_test(tc, test_streams_and_graphs);
     tcase_add_test(tc, test_order_shows_races);
-    tcase_add_loop_test(tc, test_faults, 0, 11);
+    tcase_add_loop_test(tc, test_faults, 0, 14);
+    tcase_add_test(tc, test_wgmma);
     tcase_add_test(tc, test_limits);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -306,6 +306,41 @@ START_TEST(test_fast_and_built_in) {
 }
 END_TEST
 
+/* A context on compute capability 9.0; NULL where the device at hand has another. */
+static ganq_context *open_context_90(ganq_numerics numerics) {
+    const emulator_machine machine = {13000, 2, 90, (size_t)8 << 30};
+    emulator_set_machine(&machine);
+    ganq_context *ctx = open_context(numerics);
+    if (ganq__cuda_of(ctx)->sm == 90)
+        return ctx;
+    ganq_context_free(ctx);
+    return NULL;
+}
+
+/* Warpgroups: columns to a tile x tiles x rows around a block's 128 x parts of K, more than there are turns, too x types. */
+START_TEST(test_wgmma) {
+    const int bits = _i % 3 + 2, is_fast = _i >= 3;
+    ganq_context *ctx = open_context_90(is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT);
+    for (int i = 0; ctx && i < 18; i++) {
+        static const int32_t wide[] = {2, 4, 8, 16, 24, 32};
+        const ganq__lut_plan plan = {GANQ__LUT_WGMMA, 8, wide[i % 6], 0, (int[]){1, 1, 3, 8, 1}[i % 5]};
+        const int64_t K = (int64_t[]){64, 1032, 264, 2056, 520, 1600, 136}[i % 7], N = (int64_t[]){16, 130, 128, 255, 7}[i % 5],
+                      NT = 8 * plan.row_tiles, M = (int64_t[]){1, NT - 3, NT / 2, NT + 1, NT, 5}[(i + i / 6) % 6];
+        const int type = (i + i / 3) % 3, odd = i % 4 == 3;
+        static const int32_t types[] = {GANQ_DTYPE_F32, GANQ_DTYPE_F16, GANQ_DTYPE_BF16};
+        const run_case c = {M, odd ? K - 2 : (K + 7) / 8 * 8, N + 2, odd, types[type], types[(type + i / 6) % 3], 1};
+        ganq_layer *layer = random_layer(bits, N, K - 3 * odd, 0, i % 3 == 1 && M < 100, i % 2);
+        const ganq__lut_shape shape = {.sm = 90, .bits = bits, .N = N, .K = K, .M = M, .columns = M};
+        ck_assert(ganq__lut_plan_fits(&plan, &shape));
+        check(ctx, layer, &plan, &c, is_fast ? 2 * fast : 2 * exact);
+        ganq_layer_free(layer);
+    }
+    if (ctx)
+        ganq_context_free(ctx);
+    emulator_set_machine(NULL);
+}
+END_TEST
+
 /* In cuBLASLt's place: waits, and multiplies on the host. */
 static int products;
 static ganq_status product_on_host(void *handle, cudaStream_t stream, int64_t M, int64_t N,
@@ -553,15 +588,19 @@ static void expect_swiglu_apart(ganq_context *ctx, const ganq_layer *const *laye
  * tiles) x addresses x numerics x outliers and bias; two layers, at times of two widths of codes. */
 START_TEST(test_inputs) {
     static const ganq__lut_plan plans[] = {
-        {GANQ__LUT_MMA, 2, 1, 4, 1}, {GANQ__LUT_MMA, 8, 1, 4, 1}, {GANQ__LUT_MMA, 4, 1, 4, 3}, {GANQ__LUT_MMA, 4, 2, 4, 1}};
-    const int bits = _i % 3 + 2, is_fast = _i >= 3;
+        {GANQ__LUT_MMA, 2, 1, 4, 1},   {GANQ__LUT_MMA, 8, 1, 0, 1},   {GANQ__LUT_MMA, 4, 1, 4, 3},   {GANQ__LUT_MMA, 4, 2, 4, 1},
+        {GANQ__LUT_WGMMA, 8, 2, 0, 1}, {GANQ__LUT_WGMMA, 8, 4, 0, 3}, {GANQ__LUT_WGMMA, 8, 2, 0, 2}, {GANQ__LUT_WGMMA, 8, 16, 0, 1}};
+    const int bits = _i % 3 + 2, is_fast = _i / 3 % 2, warpgroups = _i >= 6;
     setenv("GANQ_CUDA_FUSE", "all", 1);
-    ganq_context *ctx = open_context(is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT);
+    const ganq_numerics numerics = is_fast ? GANQ_NUMERICS_FAST : GANQ_NUMERICS_EXACT;
+    ganq_context *ctx = warpgroups ? open_context_90(numerics) : open_context(numerics);
+    if (!ctx)
+        return;
     ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
     for (int i = 0; i < 36; i++) {
         const int kind = i % 3 == 2 ? GANQ__LUT_SWIGLU : GANQ__LUT_NORMED, with_b = i % 3 != 1;
         const int64_t K = (int64_t[]){136, 64, 201, 1032, 2056, 333, 8}[i % 7], M = i % 5 == 4 ? 9 : i % 4 + 1;
-        ganq__lut_plan plan = plans[i / 3 % 4];
+        ganq__lut_plan plan = plans[i / 3 % 4 + 4 * warpgroups];
         const int two_widths = i % 4 == 1 && plan.row_tiles == 1;
         input_case c = {.kind = kind, .with_b = with_b, .odd = i % 5 == 3, .M = M, .K = K};
         const ganq_layer *layers[2] = {random_layer(bits, 33, K, 0, i % 2, i / 2 % 2),
@@ -595,6 +634,7 @@ START_TEST(test_inputs) {
     }
     ganq_context_free(ctx);
     unsetenv("GANQ_CUDA_FUSE");
+    emulator_set_machine(NULL);
 }
 END_TEST
 
@@ -648,11 +688,12 @@ int main(void) {
     tcase_add_loop_test(tests, test_mma, 0, 9);
     tcase_add_loop_test(tests, test_long_rows, 2, 5);
     tcase_add_loop_test(tests, test_many_rows, 2, 5);
+    tcase_add_loop_test(tests, test_wgmma, 0, 6);
     tcase_add_test(tests, test_fast_and_built_in);
     tcase_add_loop_test(tests, test_tiles, 2, 5);
     tcase_add_test(tests, test_nan);
     tcase_add_loop_test(tests, test_many_and_public, 0, 2);
-    tcase_add_loop_test(tests, test_inputs, 0, 6);
+    tcase_add_loop_test(tests, test_inputs, 0, 12);
     tcase_add_test(tests, test_inputs_refused);
     return test_run(suite, 0);
 }

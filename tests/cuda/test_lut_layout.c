@@ -59,6 +59,38 @@ START_TEST(test_maps) {
 }
 END_TEST
 
+/* An image of X: every element has a place of its own in its 64 columns' piece, and the products of warpgroups find there, at
+ * place p of the 16 of word j, the element whose code the A operand has at that place. */
+START_TEST(test_image) {
+    static const int wides[] = {16, 64, 192};
+    for (int w = 0; w < 3; w++) {
+        enum { K = 256, COLUMNS = 200 };
+        const int wide = wides[w], tiles = (COLUMNS + wide - 1) / wide;
+        uint8_t *seen = calloc((size_t)(tiles * wide * K), 1);
+        for (int64_t column = 0; column < COLUMNS; column++)
+            for (int64_t k = 0; k < K; k++) {
+                const int64_t at = ganq__image_offset(column, k, K, wide),
+                              row = (column / wide * (K / 64) + k / 64) * wide + column % wide;
+                ck_assert_int_eq(at / 128, row);
+                ck_assert_int_eq(at % 2, 0);
+                ck_assert_int_eq(seen[at / 2]++, 0);
+                if (k % 2)
+                    ck_assert_int_eq(at, ganq__image_offset(column, k - 1, K, wide) + 2);
+                const int piece = (int)(at % 128 / 16) ^ (int)(row % 8), p = piece % 2 * 8 + (int)(at % 16) / 2, j = piece / 2;
+                /* register i of A in lane t: places 2t + 8 (i / 2) and the next; its byte of word j: see lookup */
+                const int t = p % 8 / 2, b = p / 8;
+                ck_assert_int_eq(ganq__pair_column(t, j, b) + p % 2, k % 64);
+                ck_assert_int_eq(ganq__pair_column(t, j, 2 + b) + p % 2, k % 64);
+            }
+        free(seen);
+    }
+    for (int bits = 2; bits <= 4; bits++) {
+        ck_assert_int_eq(ganq__image_step(bits) % ganq__unit_columns(bits), 0);
+        ck_assert_int_eq(ganq__image_columns(257, bits), bits == 3 ? 512 : 384);
+    }
+}
+END_TEST
+
 START_TEST(test_round_trip) {
     static const int64_t shapes[][2] = {{1, 1},    {16, 64},   {17, 65},
                                         {31, 255}, {1100, 33}, {5, 515}};
@@ -122,6 +154,15 @@ START_TEST(test_choice) {
                         ck_assert(count >= 1 && count < GANQ__LUT_CANDIDATES);
                         ck_assert_mem_eq(&plans[0], &plan, sizeof plan);
                     }
+    /* Warpgroups are sm_90's alone. */
+    const ganq__lut_plan wgmma = {GANQ__LUT_WGMMA, 8, 32, 0, 1};
+    ganq__lut_shape prefill = decode_4090;
+    prefill.M = prefill.columns = 512;
+    ck_assert(!ganq__lut_plan_fits(&wgmma, &prefill));
+    prefill.sm = 90;
+    ck_assert(ganq__lut_plan_fits(&wgmma, &prefill));
+    prefill.sm = 100;
+    ck_assert(!ganq__lut_plan_fits(&wgmma, &prefill));
     const ganq__lut_plan plan = ganq__lut_choose(NULL, &decode_4090);
     ck_assert_int_eq(plan.variant, GANQ__LUT_MMA);
     ck_assert_int_eq(plan.copies, 1);
@@ -189,6 +230,7 @@ int main(void) {
     TCase *tests = tcase_create("layout and plans");
     suite_add_tcase(suite, tests);
     tcase_add_test(tests, test_maps);
+    tcase_add_test(tests, test_image);
     tcase_add_loop_test(tests, test_round_trip, 2, 5);
     tcase_add_test(tests, test_choice);
     tcase_add_test(tests, test_file);

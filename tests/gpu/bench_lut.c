@@ -234,7 +234,7 @@ static void bench_tokens(job *j, const shape *s, int bits, int type, int t, doub
     NEED(ganq__lut_shape_of(ctx, &j->call, &what));
     const int count = ganq__lut_candidates(&what, plans, GANQ__LUT_CANDIDATES);
     for (int p = 0; p < count; p++) {
-        if (p > 0 && (which != ALL || (M > FEW_TOKENS && plans[p].variant != GANQ__LUT_TILES)))
+        if (p > 0 && (which != ALL || (M > FEW_TOKENS && plans[p].variant < GANQ__LUT_TILES)))
             continue;
         ganq__cuda_of(ctx)->lut->forced = &plans[p];
         NEED(ganq__lut_workspace_bytes(ctx, &j->call, &bytes));

@@ -6,8 +6,8 @@
 #   sh tests/gpu/run.sh run FILE.tgz RESULTS [STEPS]   runs them there; without a GPU it says skipped, exit code 77
 #   sh tests/gpu/run.sh [RESULTS]                      both, here
 #
-# STEPS: some of "tests lut decode solve sanitize profile" (default: all), or "explore": every plan of every product,
-# long. Each leaves RESULTS/NAME.json or .out and .log; all of them together one JSON (record.py), in docs/bench here or in
+# STEPS: some of "tests lut decode solve sanitize profile" (default: all), "explore": every plan of the products that matter
+# most, or "tuned": decode again after `ganq bench tune`. Each leaves RESULTS/NAME.json or .out and .log; all of them together one JSON (record.py), in docs/bench here or in
 # RESULTS elsewhere. The layers of $GANQ_TEST_DATA and stories260K travel along where there are
 # any. Tools that the machine lacks are skipped, with a notice. Only a C library and a driver are needed there.
 set -eu
@@ -83,7 +83,7 @@ run() {
         cat "$results/gpu_figures.out" | grep "on the CPU" || true
     fi
     if wanted explore; then
-        step bench_lut_all 240 "$bin/bench_lut" all
+        step bench_lut_all 300 "$bin/bench_lut" all bits=4,3 m=1,8,16,512,2048
         mv "$results/bench_lut_all.out" "$results/bench_lut_all.json"
     fi
     if wanted lut; then
@@ -98,6 +98,15 @@ run() {
             step decode_$run 120 env GANQ_CUDA_FUSE=$fuse "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
                 --device cuda:0 -o json
             grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_$run.out" || true
+        done
+    fi
+    if wanted tuned; then
+        step tune 240 "$bin/ganq" bench tune --device cuda:0 --shape 12288x4096 --shape 4096x4096 --shape 22016x4096 --shape 4096x11008 \
+            -m 1,512 -o json
+        for bits in 4 3; do
+            step decode_${bits}_tuned 120 "$bin/ganq" bench decode --shape llama2-7b --bits $bits --context 512 -n 128 -r 3 \
+                --device cuda:0 -o json
+            grep -E '"(prefill_tokens_per_s|decode_tokens_per_s|session_s)"' "$results/decode_${bits}_tuned.out" || true
         done
     fi
     if wanted solve; then

@@ -81,6 +81,17 @@ size_t most_shared();
 void async_copy(void *to, const void *from, size_t bytes, size_t valid_bytes);
 void async_commit();
 void async_wait(int groups_left);
+// What sm_90 has of its own (cuda/wgmma.cuh). Copies to barriers and products happen at once with order 0, and as late as
+// they may with order 1: when nobody else can go on, and when they are waited for.
+void barrier_init(uint64_t *barrier, unsigned count);
+void barrier_arrive(uint64_t *barrier, unsigned bytes);
+void barrier_wait(uint64_t *barrier, unsigned parity);
+void bulk_copy(void *to, const void *from, size_t bytes, uint64_t *barrier);
+// As instructions name it.
+uint32_t shared_address(const void *shared);
+void wgmma(float *d, const uint32_t *a, uint64_t rows, int columns);
+void wgmma_commit();
+void wgmma_wait(int groups_left);
 // Ends the program with a message that names the kernel, the block and the thread.
 [[noreturn]] void stop(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

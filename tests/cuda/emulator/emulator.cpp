@@ -11,6 +11,7 @@
 // Faults    A bad access names the kernel, the block and the thread on stderr before the program dies.
 #include "cuda_runtime.h"
 #include "emulator.h"
+#include "half.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -86,6 +87,20 @@ struct fiber {
     };
     std::vector<copy> open_copies;
     std::deque<std::vector<copy>> committed;
+    struct product {
+        float *d;
+        const uint32_t *a;
+        uint64_t rows;
+        int columns;
+    };
+    std::vector<product> open_products;
+    std::deque<std::vector<product>> committed_products;
+};
+struct bulk {
+    void *to;
+    const void *from;
+    size_t bytes;
+    uint64_t *barrier;
 };
 
 struct warp_group {
@@ -109,7 +124,8 @@ struct {
     std::deque<fiber> fibers; // kept for the next block; their addresses do not change
     unsigned fibers_used;
     std::deque<fiber *> ready;
-    std::vector<fiber *> at_barrier;
+    std::vector<fiber *> at_barrier, at_phase; // at_phase: at barriers in shared memory
+    std::deque<bulk> bulk_copies;
     int barrier_count, barrier_result;
     warp_state warps[MAX_THREADS / 32];
     char *shared_end = nullptr; // of what blocks may have; behind it lies a page that nobody may touch
@@ -189,9 +205,16 @@ unsigned take_thread() {
     return run.order ? run.threads - 1 - i : i;
 }
 
+void deliver(const bulk &copy);
+
 // The current fiber cannot go on: another takes over.
 void yield() {
     fiber *next;
+    while (run.ready.empty() && run.started == run.threads && !run.bulk_copies.empty()) {
+        const bulk copy = run.bulk_copies.front();
+        run.bulk_copies.pop_front();
+        deliver(copy);
+    }
     if (!run.ready.empty()) {
         next = run.ready.front();
         run.ready.pop_front();
@@ -231,6 +254,8 @@ void fiber_main() {
         (*run.body)();
         if (!self->open_copies.empty() || !self->committed.empty())
             emulator::async_wait(0);
+        if (!self->open_products.empty() || !self->committed_products.empty())
+            emulator::stop("a thread has ended before its products");
         run.ended++;
         // Threads that have ended are not waited for.
         if (!run.at_barrier.empty() && run.at_barrier.size() == run.threads - run.ended)
@@ -249,6 +274,8 @@ void run_block() {
     run.fibers_used = 0;
     run.ready.clear();
     run.at_barrier.clear();
+    run.at_phase.clear();
+    run.bulk_copies.clear();
     run.barrier_count = 0;
     memset(run.warps, 0, sizeof run.warps);
     memset(run.shared, 0xff, (size_t)(run.shared_end - run.shared));
@@ -256,6 +283,8 @@ void run_block() {
     fiber *first = fresh_fiber();
     first->thread = take_thread();
     switch_to(first);
+    if (!run.bulk_copies.empty())
+        emulator::stop("a block has ended before its copies");
     // between the block's bytes and the page, up to a multiple of 128
     for (const char *p = run.shared + run.shared_bytes; p < run.shared_end; p++)
         if (*p != (char)0xff)
@@ -354,7 +383,136 @@ void async_wait(int groups_left) {
     }
 }
 
+// ---- barriers in shared memory: 8 bytes ----
+
+struct phases {
+    uint64_t parity : 1, count : 12, pending : 12;
+    int64_t bytes : 39; // expected and not there
+};
+static_assert(sizeof(phases) == 8, "a barrier has 8 bytes");
+
+static phases *phases_of(uint64_t *barrier) {
+    char *at = (char *)barrier;
+    if ((uintptr_t)at % 8 || at < run.shared || at + 8 > run.shared + run.shared_bytes)
+        stop("a barrier at %p, which is no 8 bytes of shared memory", (void *)barrier);
+    return (phases *)barrier;
+}
+static void end_phase(phases *p) {
+    if (p->pending || p->bytes)
+        return;
+    p->parity = !p->parity;
+    p->pending = p->count;
+    for (fiber *f : run.at_phase)
+        run.ready.push_back(f);
+    run.at_phase.clear();
+}
+void barrier_init(uint64_t *barrier, unsigned count) {
+    phases *p = phases_of(barrier);
+    p->parity = 0, p->bytes = 0;
+    p->count = p->pending = count;
+}
+void barrier_arrive(uint64_t *barrier, unsigned bytes) {
+    phases *p = phases_of(barrier);
+    if (!p->pending)
+        stop("more arrivals at a barrier than its %u", (unsigned)p->count);
+    p->bytes = p->bytes + bytes;
+    p->pending = p->pending - 1;
+    end_phase(p);
+}
+void barrier_wait(uint64_t *barrier, unsigned parity) {
+    while (phases_of(barrier)->parity == parity) {
+        run.at_phase.push_back(run.current);
+        yield();
+    }
+}
+void bulk_copy(void *to, const void *from, size_t bytes, uint64_t *barrier) {
+    const bulk copy = {to, from, bytes, barrier};
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16 || bytes % 16)
+        stop("a copy of %zu bytes to %p from %p: not multiples of 16", bytes, to, from);
+    if ((char *)to < run.shared || (char *)to + bytes > run.shared + run.shared_bytes)
+        stop("a copy of %zu bytes to %p, which is not shared memory", bytes, to);
+    memset(to, 0xff, bytes);
+    if (run.order)
+        run.bulk_copies.push_back(copy);
+    else
+        deliver(copy);
+}
+
+// ---- products of a warpgroup, a warp at a time ----
+
+uint32_t shared_address(const void *shared) { return (uint32_t)((const char *)shared - (run.shared_end - SHARED)); }
+
+static float half_at(uint32_t word, int e) { return ganq__f16_to_f32((uint16_t)(word >> 16 * e)); }
+
+// Exact products of a step of 16; their sum and the accumulator are rounded once.
+static void perform_wgmma(void *const all[32], uint32_t) {
+    const fiber::product *first = (const fiber::product *)all[0];
+    const int columns = first->columns;
+    const uint64_t rows = first->rows;
+    const uint32_t start = (uint32_t)(rows & 0x3fff) << 4, stride = (uint32_t)(rows >> 32 & 0x3fff) << 4;
+    if (rows >> 62 != 1 || rows >> 49 & 7)
+        stop("a matrix of another layout than swizzled by 128 bytes: %016llx", (unsigned long long)rows);
+    float A[16][16];
+    for (int l = 0; l < 32; l++) {
+        const fiber::product *p = (const fiber::product *)all[l];
+        if (p->rows != rows || p->columns != columns)
+            stop("lanes 0 and %d have different products", l);
+        for (int i = 0; i < 4; i++)
+            for (int e = 0; e < 2; e++)
+                A[l / 4 + 8 * (i & 1)][2 * (l % 4) + e + 8 * (i >> 1)] = half_at(p->a[i], e);
+    }
+    const char *memory = run.shared_end - SHARED;
+    for (int n = 0; n < columns; n++) {
+        float B[16];
+        for (uint32_t k = 0; k < 16; k++) {
+            uint32_t at = start + (uint32_t)n / 8 * stride + (uint32_t)n % 8 * 128 + 2 * k;
+            uint16_t bits;
+            at ^= (at >> 7 & 7) << 4;
+            if (memory + at < run.shared || memory + at + 2 > run.shared + run.shared_bytes)
+                stop("a product reads outside of shared memory");
+            memcpy(&bits, memory + at, 2);
+            B[k] = ganq__f16_to_f32(bits);
+        }
+        for (int r = 0; r < 16; r++) {
+            const fiber::product *p = (const fiber::product *)all[r % 8 * 4 + n % 8 / 2];
+            float *d = p->d + n / 8 * 4 + r / 8 * 2 + n % 2;
+            double sum = *d;
+            for (int k = 0; k < 16; k++)
+                sum += (double)A[r][k] * (double)B[k];
+            *d = (float)sum;
+        }
+    }
+}
+void wgmma(float *d, const uint32_t *a, uint64_t rows, int columns) {
+    fiber::product p = {d, a, rows, columns};
+    if (run.order)
+        run.current->open_products.push_back(p);
+    else
+        warp_collective(0xffffffffu, &p, perform_wgmma);
+}
+void wgmma_commit() {
+    run.current->committed_products.push_back(std::move(run.current->open_products));
+    run.current->open_products.clear();
+}
+void wgmma_wait(int groups_left) {
+    auto &committed = run.current->committed_products;
+    while ((int)committed.size() > groups_left) {
+        for (fiber::product &p : committed.front())
+            warp_collective(0xffffffffu, &p, perform_wgmma);
+        committed.pop_front();
+    }
+}
+
 } // namespace emulator
+
+namespace {
+void deliver(const bulk &copy) {
+    emulator::phases *p = emulator::phases_of(copy.barrier);
+    memcpy(copy.to, copy.from, copy.bytes);
+    p->bytes = p->bytes - (int64_t)copy.bytes;
+    emulator::end_phase(p);
+}
+} // namespace
 
 // ---------------------------------------------------------------- the machine
 

@@ -1,0 +1,6 @@
+// lut_wgmma2.cu - the kernels of warpgroups for 2-bit codes.
+#include "lut_wgmma_launch.cuh"
+
+cudaError_t ganq__lut_launch_wgmma2(ganq__cuda_queue queue, const ganq__lut_args &args, const ganq__lut_plan *plan) {
+    return lut::launch_wgmma<2>(queue, args, plan);
+}
