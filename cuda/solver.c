@@ -293,7 +293,7 @@ static ganq_status alternate_once(ganq_context *ctx, solver *s, const ganq__cuda
     else
         LAUNCH(ctx, ganq__cuda_keep_best(stream, b, 0, 2 * iteration, s->places, count));
     LAUNCH(ctx, ganq__cuda_step_tables(stream, b, factor, literal, s->places, count));
-    LAUNCH(ctx, ganq__cuda_keep_best(stream, b, 0, 2 * iteration + 1, s->places, count));
+    LAUNCH(ctx, ganq__cuda_keep_best(stream, b, literal, 2 * iteration + 1, s->places, count));
     GANQ_CUDA_TRY(cudaStreamSynchronize(stream)); /* so that a pause is never far behind */
     return GANQ_OK;
 }
@@ -503,4 +503,5 @@ const ganq__device_solver_ops ganq__device_solver_ops_cuda = {
     .settle = settle,
     .energy = energy,
     .cholesky = ganq__cusolver_cholesky,
+    .definite_f32 = ganq__cusolver_definite_f32,
 };

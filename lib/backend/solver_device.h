@@ -57,7 +57,7 @@ typedef struct ganq__device_solver_ops {
     /* Trials that a call takes at most. */
     int64_t (*capacity)(const void *solver);
     /* `iterations` alternations of codes and tables (ganq__alternate in lib/solver) of trials on one factor. trace gets
-     * two errors per iteration: after the codes, after the tables. literal: as the paper. */
+     * two errors per iteration: after the codes, after the tables. literal: as the paper, and `best` is the last. */
     ganq_status (*alternate)(ganq_context *ctx, void *solver, int factor, int literal, int iterations, int64_t count,
                              ganq__device_trial *trials, ganq__device_pause_fn pause, void *user);
     /* Descent of trials from their best (ganq__descend): trace[0] after the first sweeps, then two per round. Codes
@@ -73,6 +73,8 @@ typedef struct ganq__device_solver_ops {
     /* L L^T = A [n, lda] in place, lower triangle, float64. *definite 0: A is not positive definite. NULL: the CPU
      * does it. */
     ganq_status (*cholesky)(ganq_context *ctx, int64_t n, double *a, int64_t lda, int *definite);
+    /* Whether the lower triangle of A [n, n] can be factored in float32. NULL: the CPU looks. */
+    ganq_status (*definite_f32)(ganq_context *ctx, int64_t n, const float *a, int *definite);
 } ganq__device_solver_ops;
 
 #endif

@@ -155,7 +155,8 @@ static void solve_rows_f32(void *user, int64_t item, int worker) {
     }
 }
 
-ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite) {
+/* L L^T = A in float32 as far as it goes. */
+static ganq_status cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite) {
     float upper[BLOCK * BLOCK];
     *definite = 1;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
@@ -172,4 +173,19 @@ ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *defi
         ganq__parallel_for(ctx->pool, (n - begin - width + ROWS - 1) / ROWS, solve_rows_f32, &b);
     }
     return GANQ_OK;
+}
+
+ganq_status ganq__definite_f32(ganq_context *ctx, int64_t n, const float *a, int *definite) {
+    if (ctx->solver_device && ctx->solver_device->definite_f32 && n >= DEVICE_LEAST) {
+        const ganq_status status = ctx->solver_device->definite_f32(ctx, n, a, definite);
+        if (status != GANQ_ERR_UNSUPPORTED)
+            return status;
+        ganq__log(ctx, GANQ_LOG_WARNING, "the Hessian is factored on the CPU: %s", ganq_last_error());
+    }
+    float *copy;
+    GANQ_ALLOC(copy, (size_t)(n * n));
+    memcpy(copy, a, (size_t)(n * n) * sizeof *copy);
+    const ganq_status status = cholesky_f32(ctx, n, copy, definite);
+    ganq__free(copy);
+    return status;
 }

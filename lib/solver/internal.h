@@ -142,9 +142,8 @@ double ganq__table_step(int levels, const float *gram, const double *offset, con
 
 /* ---- factor.c: Cholesky ---- */
 
-/* As ganq__cholesky (solver.h), in float32, a [n,n]: only whether it succeeds is of interest, it
- * decides on the paper's offset. */
-ganq_status ganq__cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *definite);
+/* Whether a [n,n] can be factored in float32, which decides on the paper's offset. */
+ganq_status ganq__definite_f32(ganq_context *ctx, int64_t n, const float *a, int *definite);
 
 /* ---- what the stages take ---- */
 

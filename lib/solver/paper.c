@@ -11,11 +11,11 @@
 
 typedef struct paper_state {
     ganq__result *result;
-    int iteration;
+    int from, to;              /* iterations that alternate_rows makes      */
     ganq__frame *frames;       /* [N]                                   */
     ganq__trial_table *tables; /* [N] of the next S-step                */
-    ganq__trial_table *found;  /* [N] of this iteration                 */
-    uint8_t *codes;            /* [N, ld] of this iteration, natural order of live columns */
+    ganq__trial_table *found;  /* [N] of the last iteration             */
+    uint8_t *codes;            /* [N, ld] of the last iteration, natural order of live columns */
     double *traces;            /* [N, slots]                            */
     ganq__trial *trials;       /* [workers, batch] of the rows at hand  */
     ganq__trial **list;
@@ -93,7 +93,7 @@ static void alternate_rows(void *user, int64_t item, int worker) {
         list[i] = &trials[i];
     }
     ganq__alternate(problem, result->plan, &result->batches[worker], state->frames + first, first,
-                    list, rows, state->iteration, state->iteration + 1, worker);
+                    list, rows, state->from, state->to, worker);
     for (int64_t i = 0; i < rows; i++) {
         state->tables[first + i] = trials[i].table;
         state->found[first + i] = trials[i].best;
@@ -126,10 +126,55 @@ static void store_row(void *user, int64_t n, int worker) {
         codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
 }
 
+/* Iterations [from, to) of all rows. */
+static ganq_status alternate(paper_state *state, int from, int to) {
+    const ganq__result *result = state->result;
+    const int64_t rows = result->batches[0].capacity;
+    const double each = 0.85 / result->plan->alternations;
+    state->from = from;
+    state->to = to;
+    return ganq__run_tiles(state->result, (result->problem->N + rows - 1) / rows, alternate_rows, state, 0.1 + each * from,
+                           0.1 + each * to);
+}
+
+/* The iterate with the least error. On the CPU one iteration at a time, and the rows of the best so far are kept. On a device
+ * all of them for some rows, then the next rows: their codes stay there. What comes back is the last; if another was better,
+ * which is rare, the way to it is gone once more. */
+static ganq_status iterate(paper_state *state) {
+    const ganq__problem *problem = state->result->problem;
+    const int64_t N = problem->N;
+    const int iterations = state->result->plan->alternations, at_once = problem->device ? iterations : 1;
+    ganq__trial_table *begin;
+    double best = INFINITY;
+    ganq_status status = GANQ_OK;
+    GANQ_ALLOC(begin, (size_t)N);
+    memcpy(begin, state->tables, (size_t)N * sizeof *begin);
+    for (int from = 0; from < iterations; from += at_once) {
+        int which = -1;
+        GANQ_TRY_GOTO(free_begin, alternate(state, from, from + at_once));
+        for (int i = from; i < from + at_once; i++) {
+            layer_error(state, ganq__slot_assign(i));
+            const double error = layer_error(state, ganq__slot_assign(i) + 1);
+            if (error < best || i == 0) {
+                best = error;
+                which = i;
+            }
+        }
+        if (which >= 0 && which + 1 < from + at_once) {
+            memcpy(state->tables, begin, (size_t)N * sizeof *begin);
+            GANQ_TRY_GOTO(free_begin, alternate(state, 0, which + 1));
+        }
+        if (which >= 0)
+            ganq__parallel_for(problem->ctx->pool, N, store_row, state);
+    }
+free_begin:
+    ganq__free(begin);
+    return status;
+}
+
 ganq_status ganq__solve_paper(ganq__result *result) {
     ganq__problem *problem = result->problem;
     const int64_t N = problem->N, per_tile = ganq__tile_rows(problem->K);
-    const int iterations = result->plan->alternations;
     paper_state state = {.result = result};
     ganq_status status = GANQ_OK;
     const double started = ganq__now();
@@ -145,19 +190,7 @@ ganq_status ganq__solve_paper(ganq__result *result) {
     const int64_t workers = problem->device ? 1 : ganq__pool_threads(problem->ctx->pool);
     GANQ_ALLOC_GOTO(free_all, state.trials, (size_t)(workers * rows));
     GANQ_ALLOC_GOTO(free_all, state.list, (size_t)(workers * rows));
-    double best = INFINITY;
-    for (state.iteration = 0; state.iteration < iterations; state.iteration++) {
-        GANQ_TRY_GOTO(free_all,
-                      ganq__run_tiles(result, (N + rows - 1) / rows, alternate_rows,
-                                      &state, 0.1 + 0.85 * state.iteration / iterations,
-                                      0.1 + 0.85 * (state.iteration + 1) / iterations));
-        layer_error(&state, ganq__slot_assign(state.iteration));
-        const double error = layer_error(&state, ganq__slot_assign(state.iteration) + 1);
-        if (error < best || state.iteration == 0) {
-            best = error;
-            ganq__parallel_for(problem->ctx->pool, N, store_row, &state);
-        }
-    }
+    GANQ_TRY_GOTO(free_all, iterate(&state));
 free_all:
     ganq__free(state.frames);
     ganq__free(state.tables);

@@ -94,6 +94,48 @@ START_TEST(test_recipes) {
 }
 END_TEST
 
+/* The paper takes the iterate with the least error of the layer, which need not be the last. */
+START_TEST(test_paper_iterates) {
+    int early = 0;
+    for (int i = 0; i < 12; i++) {
+        layer l = make_layer(2 + i % 3, 40 + 10 * i, 60 + 40 * i, i % 2);
+        ganq__solution solutions[2];
+        for (int device = 0; device < 2; device++) {
+            ganq_quantize_options options;
+            ganq_quantize_options_init(&options, sizeof options);
+            options.bits = 2 + i % 3;
+            options.recipe = GANQ_RECIPE_PAPER;
+            options.iterations = 4 + i;
+            options.outlier_ratio = i % 4 == 3 ? 0.02f : 0;
+            ganq_context *ctx = open_context(device ? GANQ_DEVICE_CUDA : GANQ_DEVICE_CPU);
+            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &options, &solutions[device]));
+            ganq_context_free(ctx);
+        }
+        const ganq__solution *cpu = &solutions[0], *gpu = &solutions[1];
+        int least = -1, last = -1;
+        ck_assert_int_eq(cpu->step_count, gpu->step_count);
+        for (int s = 0; s < gpu->step_count; s++) {
+            ck_assert_int_eq(cpu->steps[s].kind, gpu->steps[s].kind);
+            if (gpu->steps[s].kind != GANQ_STEP_TABLES)
+                continue;
+            last = s;
+            if (least < 0 || gpu->steps[s].error < gpu->steps[least].error)
+                least = s;
+        }
+        early += least != last;
+        ck_assert_msg(fabs(gpu->error - cpu->error) <= 0.01 * cpu->error, "case %d: %g, on the CPU %g", i, gpu->error, cpu->error);
+        ck_assert_msg(fabs(gpu->error - gpu->steps[least].error) <= 0.01 * gpu->error, "case %d: %g, its least step %g", i,
+                      gpu->error, gpu->steps[least].error);
+        for (int device = 0; device < 2; device++)
+            ganq__solution_free(&solutions[device]);
+        free_layer(&l);
+    }
+    printf("%d of 12 layers had their least error before the last iteration\n", early);
+    ck_assert_int_gt(early, 0);
+    ck_assert_int_lt(early, 12);
+}
+END_TEST
+
 START_TEST(test_outliers) {
     layer l = make_layer(6, 100, 500, 0);
     check_layer(&l, 3, GANQ_RECIPE_FAST, 0.02f);
@@ -134,6 +176,7 @@ int main(void) {
     TCase *tcase = tcase_create("solver");
     tcase_set_timeout(tcase, 600);
     tcase_add_loop_test(tcase, test_recipes, GANQ_RECIPE_DEFAULT, GANQ_RECIPE_BEST + 1);
+    tcase_add_test(tcase, test_paper_iterates);
     tcase_add_test(tcase, test_outliers);
     tcase_add_test(tcase, test_same_bits);
     tcase_add_test(tcase, test_wide);
