@@ -107,7 +107,7 @@ cudaError_t ganq__lut_launch_dequantize(ganq__cuda_queue queue, const ganq__lut_
 constexpr
 #endif
 GANQ__HD int ganq__pair_table_bytes(int bits, int copies) {
-    return copies == 0 ? 0 : bits == 4 ? 16384 * copies : bits == 3 ? 16384 : 4096;
+    return copies == 0 ? 0 : bits == 4 ? (copies == 1 ? 16384 : 65536) : bits == 3 ? 16384 : 4096;
 }
 
 /* Shared memory of the mma kernel for that many columns. */

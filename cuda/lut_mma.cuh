@@ -15,7 +15,7 @@
 //          The codes of b' are on their way before the sums of b are done, so are its tables.
 //
 // Tables   W~ is the A operand; where its registers come from: lut_tables.cuh. COPIES 4, 1: pairs in shared memory; 0: planes
-//          in each warp's registers, so that a block has nothing to fill, and room for more X
+//          in each warp's registers, so that a block has nothing to fill, and room for more X; 2: both
 //
 // X        one row tile, up to 8 columns: the block's part of X lies in shared memory, as f16 columns
 //          (lut_input.cuh, which also makes norms and SwiGLU on the way), 64 bytes beside a multiple of
@@ -128,12 +128,13 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
             load_codes(codes, d, units_now[d]);
 
     ganq_allow_next();
-    planes<BITS> held[COPIES == 0 ? ROW_TILES : 1];
+    constexpr bool PLANES = COPIES == 0 || COPIES == 2;
+    planes<BITS> held[PLANES ? ROW_TILES : 1];
     const auto make_tables = [&](int i, const uint16_t *tables) {
-        if constexpr (COPIES == 0)
+        if constexpr (PLANES)
             held[i].load(tables, lane);
-        else
-            make_pairs<BITS, COPIES>(tables, shared + i * TABLE);
+        if constexpr (COPIES != 0)
+            make_pairs<BITS, COPIES == 1 ? 1 : 4>(tables, shared + i * TABLE);
     };
     {
         const ganq__lut_part &part = args.part[part_of_block(args, block)];
@@ -176,7 +177,7 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
         load_x(checked(), x_begin, xs[0][0]);
         load_x(checked(), x_begin + 32, xs[0][1]);
     }
-    const uint32_t place = COPIES == 4 ? (uint32_t)lane * 4 : (uint32_t)(lane / 4) << 10;
+    const uint32_t place = COPIES != 1 ? (uint32_t)lane * 4 : (uint32_t)(lane / 4) << 10;
 
     for (;;) {
         const ganq__lut_part &part = args.part[part_of_block(args, block)];
@@ -248,10 +249,10 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
 #pragma unroll
                             for (int i = 0; i < ROW_TILES; i++) {
                                 uint32_t a[4];
-                                if constexpr (COPIES == 0)
-                                    held[i].lookup(words[i][2 * half + j], a);
+                                if (COPIES == 0 || (COPIES == 2 && by_planes<BITS>(2 * half + j)))
+                                    held[PLANES ? i : 0].lookup(words[i][2 * half + j], a);
                                 else
-                                    lookup<COPIES>(shared + i * TABLE, words[i][2 * half + j], place, a);
+                                    lookup<COPIES == 1 ? 1 : 4>(shared + i * TABLE, words[i][2 * half + j], place, a);
 #pragma unroll
                                 for (int n = 0; n < NT; n++) {
                                     const uint32_t operand[2] = {j ? b[n].z : b[n].x, j ? b[n].w : b[n].y};

@@ -41,6 +41,8 @@ static cudaError_t launch_mma(ganq__cuda_queue queue, const ganq__lut_args &args
                               int64_t slots) {
     if (plan->copies == 0)
         return launch_mma_copies<BITS, 0>(queue, args, plan, slots);
+    if (plan->copies == 2)
+        return launch_mma_copies<BITS, 2>(queue, args, plan, slots);
     if (BITS == 4 && plan->copies == 1)
         return launch_mma_copies < BITS, BITS == 4 ? 1 : 4 > (queue, args, plan, slots);
     return launch_mma_copies<BITS, 4>(queue, args, plan, slots);

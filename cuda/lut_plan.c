@@ -80,7 +80,7 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
     case GANQ__LUT_MMA:
         return !shape->simt_only &&
                (plan->row_tiles == 2 || (plan->row_tiles == 1 && shape->columns <= 8)) &&
-               (plan->copies == 4 || plan->copies == 0 || (plan->copies == 1 && shape->bits == 4)) &&
+               (plan->copies == 4 || plan->copies == 2 || plan->copies == 0 || (plan->copies == 1 && shape->bits == 4)) &&
                plan->warps <= most_warps(shape, plan->copies, plan->row_tiles) &&
                ganq__lut_mma_layout(shape->bits, (int)launch_columns(shape), shape->K, plan).total <=
                    architecture_of(shape->sm)->shared;
@@ -186,8 +186,8 @@ int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int 
     static const int32_t warps[2][4] = {{4, 6, 8, 12}, {4, 8, 12, 16}}; /* by row tiles */
     for (int32_t row_tiles = 1; row_tiles <= 2; row_tiles++)
         for (int w = 0; w < 4; w++)
-            for (int c = 0; c < 3; c++) {
-                static const int32_t copies[] = {4, 1, 0};
+            for (int c = 0; c < 4; c++) {
+                static const int32_t copies[] = {4, 2, 1, 0};
                 ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies[c], 1};
                 for (; mma.splits <= 2; mma.splits++)
                     count = add_candidate(shape, &mma, out, count, room);

@@ -27,8 +27,8 @@ typedef struct ganq__lut_plan {
     int32_t row_tiles; /* MMA: of 16 rows per block, 1 or 2. TILES: 1, 2, 4 or 8, for pieces of so many times 48 MB.
                           WGMMA: of 8 columns of X per block, 2, 4, 8, 16, 24 or 32 */
     int32_t
-        copies; /* of a pair table: 4, no bank conflicts, 64 KB per row tile at 4 bits; 1 (4 bits only), 16 KB; 0: tables
-                   in registers, MMA only */
+        copies; /* of a pair table: 4, no bank conflicts, 64 KB per row tile at 4 bits; 1 (4 bits only), 16 KB; MMA
+                   alone: 0, tables in registers, 2, both */
     int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel           */
 } ganq__lut_plan;
 

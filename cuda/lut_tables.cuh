@@ -13,7 +13,10 @@
 //              4 bits   4 for the selectors, per row 4 lookups, 2 to choose between entries 0..7 and 8..15, 2 to bring lower
 //                       and upper bytes together: 21
 //              3, 2     4, per row 2 and 2: 12, and what it takes to unpack the words
-//          at 16 lanes per cycle and scheduler; lookups in shared memory take half of that.
+//          at 16 lanes per cycle and scheduler. In shared memory it takes a cycle of the multiprocessor per register: 4.
+//
+// COPIES 2: both, pairs in four copies and planes. One word in four (4 bits) or two (3, 2 bits) are looked up in registers, so
+//          that neither the shared memory nor the schedulers alone are what limits.
 #ifndef GANQ_CUDA_LUT_TABLES_CUH
 #define GANQ_CUDA_LUT_TABLES_CUH
 
@@ -113,6 +116,11 @@ template <int BITS> struct planes {
         return BITS == 3 ? first : ganq_pick_bytes(first, ganq_pick_bytes(bytes[2 % WORDS], bytes[3 % WORDS], four), choice);
     }
 };
+
+// With COPIES 2: whether word j of a tile is looked up in registers. Words that need no unpacking before.
+template <int BITS> static __device__ __forceinline__ constexpr bool by_planes(int j) {
+    return BITS == 4 ? j == 3 : j % 2 == 0;
+}
 
 } // namespace lut
 

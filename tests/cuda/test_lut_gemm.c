@@ -233,7 +233,7 @@ static void check_mma(ganq_context *ctx, int bits, const ganq__lut_plan *plan, i
 /* Each plan with each number of column tiles; f16 rows as they are and prepared; f32 in two parts;
  * bf16. */
 START_TEST(test_mma) {
-    const int bits = _i % 3 + 2, copies = (int[]){4, 1, 0}[_i / 3];
+    const int bits = _i % 3 + 2, copies = (int[]){4, 1, 0, 2}[_i / 3];
     if (bits != 4 && copies == 1)
         return;
     ganq_context *ctx = open_context(GANQ_NUMERICS_EXACT);
@@ -279,7 +279,7 @@ START_TEST(test_many_rows) {
     for (int i = 0; i < 6; i++) {
         /* units of a warp: as many as a turn takes, more, fewer, none */
         const int64_t K = (int64_t[]){1024, 640, 2048, 136, 1600, 72}[i];
-        const ganq__lut_plan plan = {GANQ__LUT_MMA, (int[]){2, 4, 1, 3, 2, 4}[i], 1 + i % 2, (int[]){bits == 4 ? 1 : 4, 4, 0}[i % 3],
+        const ganq__lut_plan plan = {GANQ__LUT_MMA, (int[]){2, 4, 1, 3, 2, 4}[i], 1 + i % 2, (int[]){bits == 4 ? 1 : 4, 2, 0}[i % 3],
                                      i == 4 ? 2 : 1};
         const run_case c = {(int64_t[]){1, 5, 2, 8, 9, 3}[i] / (2 - i % 2) + (i == 0), K + 8, rows + 5, 0,
                             i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
@@ -685,7 +685,7 @@ int main(void) {
     setenv("GANQ_CACHE_DIR", "/nonexistent", 1);
     suite_add_tcase(suite, tests);
     tcase_add_loop_test(tests, test_simt, 2, 5);
-    tcase_add_loop_test(tests, test_mma, 0, 9);
+    tcase_add_loop_test(tests, test_mma, 0, 12);
     tcase_add_loop_test(tests, test_long_rows, 2, 5);
     tcase_add_loop_test(tests, test_many_rows, 2, 5);
     tcase_add_loop_test(tests, test_wgmma, 0, 6);
