@@ -249,7 +249,7 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
 #pragma unroll
                             for (int i = 0; i < ROW_TILES; i++) {
                                 uint32_t a[4];
-                                if (COPIES == 0 || (COPIES == 2 && by_planes<BITS>(2 * half + j)))
+                                if (COPIES == 0 || (COPIES == 2 && by_planes(2 * half + j)))
                                     held[PLANES ? i : 0].lookup(words[i][2 * half + j], a);
                                 else
                                     lookup<COPIES == 1 ? 1 : 4>(shared + i * TABLE, words[i][2 * half + j], place, a);

@@ -15,8 +15,8 @@
 //              3, 2     4, per row 2 and 2: 12, and what it takes to unpack the words
 //          at 16 lanes per cycle and scheduler. In shared memory it takes a cycle of the multiprocessor per register: 4.
 //
-// COPIES 2: both, pairs in four copies and planes. One word in four (4 bits) or two (3, 2 bits) are looked up in registers, so
-//          that neither the shared memory nor the schedulers alone are what limits.
+// COPIES 2: both, pairs in four copies and planes. Of four words one is looked up in registers, so that neither the shared memory
+//          nor the schedulers' ALUs alone are what limits (H200: docs/kernels.md).
 #ifndef GANQ_CUDA_LUT_TABLES_CUH
 #define GANQ_CUDA_LUT_TABLES_CUH
 
@@ -117,9 +117,9 @@ template <int BITS> struct planes {
     }
 };
 
-// With COPIES 2: whether word j of a tile is looked up in registers. Words that need no unpacking before.
-template <int BITS> static __device__ __forceinline__ constexpr bool by_planes(int j) {
-    return BITS == 4 ? j == 3 : j % 2 == 0;
+// With COPIES 2: whether word j of a tile is looked up in registers.
+static __device__ __forceinline__ constexpr bool by_planes(int j) {
+    return j == 0;
 }
 
 } // namespace lut
