@@ -55,28 +55,41 @@ static ganq_status give(ganq_context *ctx, solver *s, void *out, const void *dat
 #define SEND(to, from, count) ctx->memory->upload(ctx, (to), (from), (size_t)(count) * sizeof *(to))
 #define FETCH(to, from, count) ctx->memory->download(ctx, (to), (from), (size_t)(count) * sizeof *(to))
 
+typedef struct panel_strip {
+    const ganq__panels *m;
+    int64_t first; /* row */
+    float *rows;
+} panel_strip;
+
+/* Row first + i across the panels. */
+static void gather_row(void *user, int64_t i, int worker) {
+    const panel_strip *strip = user;
+    const ganq__panels *m = strip->m;
+    const int64_t u = strip->first + i;
+    (void)worker;
+    for (int64_t p = 0; p < m->ld / GANQ__PANEL; p++) {
+        float *row = strip->rows + i * m->ld + GANQ__PANEL * p;
+        /* rows above a triangular panel are not stored, rows beyond K are zero */
+        if (u < m->K && (!m->triangular || u >= GANQ__PANEL * p))
+            memcpy(row, m->data + ganq__panel_origin(m, p) + GANQ__PANEL * u, GANQ__PANEL * sizeof *row);
+        else
+            memset(row, 0, GANQ__PANEL * sizeof *row);
+    }
+}
+
 /* Panels of 16 columns to [ld, ld] row-major on the device, some rows at a time. */
 static ganq_status send_panels(ganq_context *ctx, const ganq__panels *m, float *to) {
-    const int64_t ld = m->ld, strip = ld < 256 ? ld : 256;
+    const int64_t ld = m->ld, most = ld < 256 ? ld : 256;
+    panel_strip strip = {.m = m};
     ganq_status status = GANQ_OK;
-    float *rows;
-    GANQ_ALLOC(rows, (size_t)(strip * ld));
-    for (int64_t first = 0; first < ld; first += strip) {
-        const int64_t count = ld - first < strip ? ld - first : strip;
-        for (int64_t u = first; u < first + count; u++)
-            for (int64_t p = 0; p < ld / GANQ__PANEL; p++) {
-                float *row = rows + (u - first) * ld + GANQ__PANEL * p;
-                /* rows above a triangular panel are not stored, rows beyond K are zero */
-                if (u < m->K && (!m->triangular || u >= GANQ__PANEL * p))
-                    memcpy(row, m->data + ganq__panel_origin(m, p) + GANQ__PANEL * u,
-                           GANQ__PANEL * sizeof *row);
-                else
-                    memset(row, 0, GANQ__PANEL * sizeof *row);
-            }
-        GANQ_TRY_GOTO(done, SEND(to + first * ld, rows, count * ld));
+    GANQ_ALLOC(strip.rows, (size_t)(most * ld));
+    for (; strip.first < ld; strip.first += most) {
+        const int64_t count = ld - strip.first < most ? ld - strip.first : most;
+        ganq__parallel_for(ctx->pool, count, gather_row, &strip);
+        GANQ_TRY_GOTO(done, SEND(to + strip.first * ld, strip.rows, count * ld));
     }
 done:
-    ganq__free(rows);
+    ganq__free(strip.rows);
     return status;
 }
 
@@ -231,18 +244,33 @@ done:
     return status;
 }
 
+typedef struct code_copy {
+    solver *s;
+    ganq__device_trial *trials;
+    int back; /* from the solver's codes to the trials', else the other way */
+} code_copy;
+
+static void copy_codes(void *user, int64_t i, int worker) {
+    const code_copy *copy = user;
+    const int64_t ld = copy->s->batch.ld;
+    uint8_t *here = copy->s->codes + i * ld, *there = copy->trials[i].codes;
+    (void)worker;
+    memcpy(copy->back ? there : here, copy->back ? here : there, (size_t)ld);
+}
+
 /* Trials to places 0 .. count-1: tables, codes, w at `columns` of W; e = 0. `stride` trace slots each. */
-static ganq_status load_trials(ganq_context *ctx, solver *s, int64_t count, const ganq__device_trial *trials,
+static ganq_status load_trials(ganq_context *ctx, solver *s, int64_t count, ganq__device_trial *trials,
                                const int32_t *columns, int stride) {
     ganq__cuda_batch *b = &s->batch;
     const int64_t ld = b->ld;
+    code_copy copy = {s, trials, 0};
     memset(s->rows, 0, (size_t)count * sizeof *s->rows);
     for (int64_t i = 0; i < count; i++) {
         s->rows[i].table = trials[i].table;
         s->rows[i].best = trials[i].best;
         s->rows[i].error = trials[i].error;
-        memcpy(s->codes + i * ld, trials[i].codes, (size_t)ld);
     }
+    ganq__parallel_for(ctx->pool, count, copy_codes, &copy);
     b->trace_stride = stride;
     GANQ_TRY(reserve_traces(ctx, s, stride * count));
     GANQ_TRY(send_rows(ctx, s, count, trials));
@@ -259,6 +287,7 @@ static ganq_status store_trials(ganq_context *ctx, solver *s, int64_t count, gan
                                 const uint8_t *codes) {
     const ganq__cuda_batch *b = &s->batch;
     const int64_t stride = b->trace_stride;
+    code_copy copy = {s, trials, 1};
     double *traces = NULL;
     ganq_status status = GANQ_OK;
     GANQ_TRY_GOTO(done, FETCH(s->rows, b->rows, count));
@@ -271,10 +300,10 @@ static ganq_status store_trials(ganq_context *ctx, solver *s, int64_t count, gan
         trials[i].table = s->rows[i].table;
         trials[i].best = s->rows[i].best;
         trials[i].error = s->rows[i].error;
-        memcpy(trials[i].codes, s->codes + i * b->ld, (size_t)b->ld);
         if (stride > 0)
             memcpy(trials[i].trace, traces + i * stride, (size_t)stride * sizeof *traces);
     }
+    ganq__parallel_for(ctx->pool, count, copy_codes, &copy);
 done:
     ganq__free(traces);
     return status;
