@@ -72,6 +72,7 @@ typedef struct ganq__lut_args {
     int32_t block_rows;
     /* of the mma kernel: */
     int32_t convert; /* staged from rows of x as they are, not from columns in f16; one split only */
+    int32_t ahead;   /* codes are asked to L2 before they are read */
     ganq__lut_shared shared; /* the launcher fills it in */
 } ganq__lut_args;
 

@@ -27,6 +27,8 @@
 //
 // Order    codes of the first units are asked for, tables made, and only then the kernel before this
 //          one awaited: neither depends on it
+// Ahead    with `ahead` L2 is asked at once for all codes of a block's first rows, those of rows whose block has no room yet among
+//          them, and for those of the next rows when it begins with some: memory works while blocks wait for each other
 //
 // Bound    issue slots per weight, main loop, M <= 8: docs/kernels.md
 //
@@ -127,6 +129,24 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
         if (d < count)
             load_codes(codes, d, units_now[d]);
 
+    // To L2, what follows those units of the warp's codes of the rows of `of`.
+    const auto ask_for_codes = [&](int of) {
+        const ganq__lut_part &part = args.part[part_of_block(args, of)];
+        const int its_lane = ganq_anew((int)threadIdx.x) % 32; // of 128 bytes of codes
+#pragma unroll 1
+        for (int i = 0; i < ROW_TILES; i++) {
+            const char *const from = (const char *)part.codes +
+                                     ((int64_t)group_of(part, of, i) * units + first_unit) * (VECTORS * 512) + 128 * its_lane;
+#pragma unroll 1
+            for (int at = DEPTH * VECTORS * 512; at < count * VECTORS * 512 - 128 * its_lane; at += 32 * 128)
+                ganq_prefetch(from + at);
+        }
+    };
+    if (args.ahead) {
+        ask_for_codes(block);
+        if (block + ((int)gridDim.x + 1) / 2 < (int)gridDim.x) // a block that may not have begun
+            ask_for_codes(block + ((int)gridDim.x + 1) / 2);
+    }
     ganq_allow_next();
     constexpr bool PLANES = COPIES == 0 || COPIES == 2;
     planes<BITS> held[PLANES ? ROW_TILES : 1];
@@ -192,6 +212,8 @@ static __global__ void __launch_bounds__(mma_threads(BITS, COPIES, ROW_TILES, NT
                                                     16 * (i % CHUNKS));
         }
         ganq_copy_commit();
+        if (more && args.ahead)
+            ask_for_codes(next);
         const bool has_outliers = part.rowptr != nullptr;
         if (has_outliers && (STAGED || blockIdx.y == 0))
             outlier_sums(

@@ -15,6 +15,7 @@ static cudaError_t start_mma(ganq__cuda_queue queue, ganq__lut_args &args, const
     if (32 * plan->warps > mma_threads(BITS, COPIES, ROW_TILES, NT))
         return cudaErrorInvalidConfiguration;
     count_blocks(args, 16 * ROW_TILES);
+    args.ahead = plan->ahead;
     args.shared = ganq__lut_mma_layout(BITS, args.most_columns, args.K, plan);
     int64_t blocks = slots / args.splits > 0 ? slots / args.splits : 1;
     blocks = blocks < args.blocks ? blocks : args.blocks;

@@ -72,7 +72,8 @@ static int most_warps(const ganq__lut_shape *shape, int copies, int row_tiles) {
 }
 
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape) {
-    if (plan->splits < 1 || plan->splits > MOST_SPLITS || plan->warps < 1)
+    if (plan->splits < 1 || plan->splits > MOST_SPLITS || plan->warps < 1 || plan->ahead < 0 ||
+        plan->ahead > (plan->variant == GANQ__LUT_MMA))
         return 0;
     switch (plan->variant) {
     case GANQ__LUT_SIMT:
@@ -191,6 +192,8 @@ int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int 
                 ganq__lut_plan mma = {GANQ__LUT_MMA, warps[row_tiles - 1][w], row_tiles, copies[c], 1};
                 for (; mma.splits <= 2; mma.splits++)
                     count = add_candidate(shape, &mma, out, count, room);
+                mma.splits = mma.ahead = 1;
+                count = add_candidate(shape, &mma, out, count, room);
             }
     for (int32_t splits = 1; splits <= 4 && shape->M <= GANQ__LUT_SIMT_ROWS; splits *= 2) {
         const ganq__lut_plan simt = {GANQ__LUT_SIMT, 8, 1, first.copies, splits};
@@ -215,7 +218,8 @@ int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int 
 
 /* ---- the file of measured rows ---- */
 
-static const char HEADER[] = "ganq lut-tuning 1";
+static const char HEADER[] = "ganq lut-tuning 2";
+static const char OLD_HEADER[] = "ganq lut-tuning 1"; /* measured with other kernels: no rows */
 static const char *const VARIANTS[] = {"", "simt", "mma", "tiles", "wgmma"};
 enum { MOST_BYTES = 16 << 20 };
 
@@ -246,17 +250,17 @@ static int variant_of(const char *name) {
     return 0;
 }
 
-/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split 8.25 us"
- * without the words. */
+/* "sm 89 x 128, 4 bits, 4096 x 4096, 1 column: mma 8 warps 1 x 16 rows 4 copies 1 split 0 ahead
+ * 8.25 us" without the words. */
 static int parse_row(const char *line, ganq__lut_tuned *row) {
     char variant[16];
     memset(row, 0, sizeof *row);
     if (sscanf(line,
                "%" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd64 " %" SCNd64 " %" SCNd32
-               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
+               " %15s %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %" SCNd32 " %lf",
                &row->sm, &row->multiprocessors, &row->bits, &row->N, &row->K, &row->columns,
                variant, &row->plan.warps, &row->plan.row_tiles, &row->plan.copies,
-               &row->plan.splits, &row->microseconds) != 12)
+               &row->plan.splits, &row->plan.ahead, &row->microseconds) != 13)
         return 0;
     row->plan.variant = variant_of(variant);
     return row->plan.variant && row->bits >= 2 && row->bits <= 4 && row->N > 0 && row->K > 0 &&
@@ -273,6 +277,8 @@ ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out) {
         return GANQ_OK;
     GANQ_TRY(ganq__file_read(path, MOST_BYTES, &text, &size));
     line = strtok_r(text, "\n", &rest);
+    if (line && !strcmp(line, OLD_HEADER))
+        goto free_text;
     if (!line || strcmp(line, HEADER))
         GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT, "%s: line 1 is not \"%s\"", path, HEADER);
     for (int number = 2; (line = strtok_r(NULL, "\n", &rest)) != NULL; number++) {
@@ -283,7 +289,7 @@ ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out) {
             GANQ_FAIL_GOTO(free_text, GANQ_ERR_FORMAT,
                            "%s: line %d is no measured plan (sm multiprocessors bits N K columns "
                            "variant warps row_tiles "
-                           "copies splits microseconds)",
+                           "copies splits ahead microseconds)",
                            path, number);
         GANQ_TRY_GOTO(free_text, ganq__lut_tuning_set(&tuning, &row));
     }
@@ -336,17 +342,17 @@ ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tun
     GANQ_TRY(ganq__writer_open(&writer, path));
     int length = snprintf(line, sizeof line,
                           "%s\n# sm multiprocessors bits N K columns variant warps row_tiles "
-                          "copies splits microseconds\n",
+                          "copies splits ahead microseconds\n",
                           HEADER);
     GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     for (int64_t i = 0; i < tuning->count; i++) {
         const ganq__lut_tuned *r = &tuning->rows[i];
         length = snprintf(line, sizeof line,
                           "%" PRId32 " %" PRId32 " %" PRId32 " %" PRId64 " %" PRId64 " %" PRId32
-                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
+                          " %s %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %" PRId32 " %.3f\n",
                           r->sm, r->multiprocessors, r->bits, r->N, r->K, r->columns,
                           VARIANTS[r->plan.variant], r->plan.warps, r->plan.row_tiles,
-                          r->plan.copies, r->plan.splits, r->microseconds);
+                          r->plan.copies, r->plan.splits, r->plan.ahead, r->microseconds);
         GANQ_TRY_GOTO(abort, ganq__writer_write(&writer, line, (size_t)length));
     }
     return ganq__writer_commit(&writer);

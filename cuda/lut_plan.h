@@ -30,6 +30,7 @@ typedef struct ganq__lut_plan {
         copies; /* of a pair table: 4, no bank conflicts, 64 KB per row tile at 4 bits; 1 (4 bits only), 16 KB; MMA
                    alone: 0, tables in registers, 2, both */
     int32_t splits; /* of K over blocks, 1..8; more than 1 takes a second kernel           */
+    int32_t ahead;  /* MMA: 1, codes are asked to L2 long before they are read             */
 } ganq__lut_plan;
 
 /* What decides. */
@@ -64,7 +65,7 @@ ganq__lut_plan ganq__lut_choose(const ganq__lut_tuning *tuning, const ganq__lut_
 int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape);
 /* Plans worth measuring; the first is what the built-in rows say. At most `room`, of which
  * GANQ__LUT_CANDIDATES are enough; returns how many. */
-enum { GANQ__LUT_CANDIDATES = 96 };
+enum { GANQ__LUT_CANDIDATES = 128 };
 int ganq__lut_candidates(const ganq__lut_shape *shape, ganq__lut_plan *out, int room);
 
 /* $GANQ_CACHE_DIR, else $XDG_CACHE_HOME/ganq, else $HOME/.cache/ganq, and "/lut-tuning.txt";

@@ -242,7 +242,7 @@ START_TEST(test_mma) {
         const int row_tiles = i % 2 == 0 && M <= 4 ? 1 : 2,
                   type = (int[]){1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 2, 1}[i];
         const ganq__lut_plan plan = {GANQ__LUT_MMA, i % 3 == 0 ? 2 : 8, row_tiles, copies,
-                                     i % 4 == 3 ? 3 : 1};
+                                     i % 4 == 3 ? 3 : 1, i % 2};
         const int64_t N = (int64_t[]){16, 33, 50, 15}[i % 4],
                       K = (int64_t[]){64, 136, 264, 1032, 2056}[i % 5];
         check_mma(ctx, bits, &plan, N, K, M, type, 0, exact);
@@ -280,7 +280,7 @@ START_TEST(test_many_rows) {
         /* units of a warp: as many as a turn takes, more, fewer, none */
         const int64_t K = (int64_t[]){1024, 640, 2048, 136, 1600, 72}[i];
         const ganq__lut_plan plan = {GANQ__LUT_MMA, (int[]){2, 4, 1, 3, 2, 4}[i], 1 + i % 2, (int[]){bits == 4 ? 1 : 4, 2, 0}[i % 3],
-                                     i == 4 ? 2 : 1};
+                                     i == 4 ? 2 : 1, i % 3 != 1};
         const run_case c = {(int64_t[]){1, 5, 2, 8, 9, 3}[i] / (2 - i % 2) + (i == 0), K + 8, rows + 5, 0,
                             i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
         ganq_layer *layer = random_layer(bits, rows + 5, K, 0, i % 3 == 1, 1);

@@ -251,11 +251,11 @@ static void bench_tokens(job *j, const shape *s, int bits, int type, int t, doub
         const double moved = (double)s->N * (double)s->K * bits / 8 + (double)(s->N << bits) * 2 +
                              (double)M * (double)(s->N + s->K) * size;
         json_array_append_new(
-            rows, json_pack("{s:I,s:I,s:i,s:I,s:s,s:b,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f}", "N",
+            rows, json_pack("{s:I,s:I,s:i,s:I,s:s,s:b,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f}", "N",
                             (json_int_t)s->N, "K", (json_int_t)s->K, "bits", bits, "m", (json_int_t)M, "x",
                             type_names[type], "built_in", p == 0, "variant", plans[p].variant, "warps",
                             plans[p].warps, "row_tiles", plans[p].row_tiles, "copies", plans[p].copies, "splits",
-                            plans[p].splits, "us", us, "share_of_copy", moved / us / bandwidth, "f16_us",
+                            plans[p].splits, "ahead", plans[p].ahead, "us", us, "share_of_copy", moved / us / bandwidth, "f16_us",
                             s->f16_us[t], "times_f16", s->f16_us[t] / us));
     }
     ganq__cuda_of(ctx)->lut->forced = NULL;
