@@ -18,7 +18,8 @@ enum {
     ALIGN = 256,        /* of arrays in device memory */
     PIECE_GROUPS = 64,  /* groups of 16 rows that are packed and sent at a time */
     TILE_TOKENS = 2048, /* rows of X per round of the tile variant */
-    FINISH_ROWS = 256   /* rows of W per block of its last kernel */
+    FINISH_ROWS = 256,  /* rows of W per block of its last kernel */
+    WGMMA_OUTLIER_COLUMNS = 64 /* of X per block, at most, with outliers */
 };
 /* Of W~ at a time, times the plan's row_tiles: most of an L2 cache of 50 or 72 MB. */
 static const int64_t TILE_BYTES = 48 << 20;
@@ -333,6 +334,9 @@ static ganq__lut_plan choose_plan(ganq_context *ctx, ganq__lut_state *state,
     ganq__lut_plan plan = state->forced && ganq__lut_plan_fits(state->forced, &shape)
                               ? *state->forced
                               : ganq__lut_choose(&state->tuning, &shape);
+    /* A tuned plan was measured without outliers; with many columns theirs would take longer than the products. */
+    if (plan.variant == GANQ__LUT_WGMMA && 8 * plan.row_tiles > WGMMA_OUTLIER_COLUMNS && !state->forced && any_outliers(call, r))
+        plan = ganq__lut_choose(NULL, &shape);
     /* W~ in f16 holds outliers to 2^-11 only. */
     if (plan.variant == GANQ__LUT_TILES &&
         ((is_exact(ctx) && any_outliers(call, r)) || !has_cublaslt(ctx, state))) {

@@ -168,12 +168,14 @@ static void expect_near(const ganq_layer *layer, const run_case *c, const float 
 
 static void check(ganq_context *ctx, const ganq_layer *layer, const ganq__lut_plan *plan,
                   const run_case *c, double bound) {
+    static const ganq__lut_plan none = {0};
+    const ganq__lut_plan *p = plan ? plan : &none;
     char what[256];
     snprintf(what, sizeof what,
              "%d bits, %dx%d, M %d, x %d, y %d, variant %d, %d warps, %d row tiles, %d copies, %d "
-             "splits",
+             "splits, ahead %d",
              layer->bits, (int)layer->N, (int)layer->K, (int)c->M, (int)c->x_dtype, (int)c->y_dtype,
-             plan->variant, plan->warps, plan->row_tiles, plan->copies, plan->splits);
+             p->variant, p->warps, p->row_tiles, p->copies, p->splits, p->ahead);
     float *x = random_x(c, layer->K), *y, *again;
     emulator_set_order(0);
     y = run(ctx, layer, plan, c, x);
@@ -418,6 +420,36 @@ START_TEST(test_tiles) {
     ck_assert_int_gt(products, 0);
     ganq_layer_free(layer);
     ganq_context_free(ctx);
+}
+END_TEST
+
+/* A tuned plan of warpgroups is taken, but not with outliers for many rows of X. */
+START_TEST(test_wgmma_tuned) {
+    enum { N = 150, K = 192, M = 100 };
+    ganq_context *ctx = open_context_90(GANQ_NUMERICS_FAST);
+    if (!ctx)
+        return;
+    ganq__lut_state *state = ganq__cuda_of(ctx)->lut = ganq__calloc(1, sizeof *state);
+    state->settings_read = 1;
+    state->product = product_on_host;
+    const ganq__lut_tuned row = {.sm = 90,
+                                 .multiprocessors = ganq__cuda_of(ctx)->multiprocessors,
+                                 .bits = 3,
+                                 .columns = 128,
+                                 .N = N,
+                                 .K = K,
+                                 .plan = {GANQ__LUT_WGMMA, 8, 16, 0, 1}};
+    ck_ganq_ok(ganq__lut_tuning_set(&state->tuning, &row));
+    for (int outliers = 0; outliers < 2; outliers++) {
+        ganq_layer *layer = random_layer(3, N, K, 0, outliers, 1);
+        const run_case c = {M, K, N, 0, GANQ_DTYPE_F32, GANQ_DTYPE_F32, 1};
+        products = 0;
+        check(ctx, layer, NULL, &c, 2 * fast);
+        ck_assert_int_eq(products > 0, outliers);
+        ganq_layer_free(layer);
+    }
+    ganq_context_free(ctx);
+    emulator_set_machine(NULL);
 }
 END_TEST
 
@@ -689,6 +721,7 @@ int main(void) {
     tcase_add_loop_test(tests, test_long_rows, 2, 5);
     tcase_add_loop_test(tests, test_many_rows, 2, 5);
     tcase_add_loop_test(tests, test_wgmma, 0, 6);
+    tcase_add_test(tests, test_wgmma_tuned);
     tcase_add_test(tests, test_fast_and_built_in);
     tcase_add_loop_test(tests, test_tiles, 2, 5);
     tcase_add_test(tests, test_nan);
