@@ -27,7 +27,8 @@ typedef enum ganq_numerics {
     GANQ_NUMERICS_FAST = 1,    /* about 1e-4, at most 3e-4 unless a table entry is many times larger than the rest of its
                                   row: 16-bit fixed-point tables and activations where the
                                   processor has a kernel for them, else exact                      */
-    GANQ_NUMERICS_EXACT = 2    /* at most 1e-6: fp32 arithmetic                                    */
+    GANQ_NUMERICS_EXACT = 2    /* fp32 arithmetic: at most 1e-6 on a CPU; on a GPU at most 1e-6 of sum |x| |w|. Its tensor
+                                  cores cut sums off where a CPU rounds, which for rows of 10,000 may come to 1e-5 */
 } ganq_numerics;
 
 typedef enum ganq_log_level {

@@ -126,20 +126,20 @@ static void store_row(void *user, int64_t n, int worker) {
         codes[problem->factors[0].columns[k]] = state->codes[n * problem->ld + k];
 }
 
-/* Iterations [from, to) of all rows. */
-static ganq_status alternate(paper_state *state, int from, int to) {
+/* Iterations [from, to) of all rows. again: they were made before. */
+static ganq_status alternate(paper_state *state, int from, int to, int again) {
     const ganq__result *result = state->result;
     const int64_t rows = result->batches[0].capacity;
     const double each = 0.85 / result->plan->alternations;
     state->from = from;
     state->to = to;
-    return ganq__run_tiles(state->result, (result->problem->N + rows - 1) / rows, alternate_rows, state, 0.1 + each * from,
-                           0.1 + each * to);
+    return ganq__run_tiles(state->result, (result->problem->N + rows - 1) / rows, alternate_rows, state,
+                           again ? 0.95 : 0.1 + each * from, again ? 0.95 : 0.1 + each * to);
 }
 
 /* The iterate with the least error. On the CPU one iteration at a time, and the rows of the best so far are kept. On a device
  * all of them for some rows, then the next rows: their codes stay there. What comes back is the last; if another was better,
- * which is rare, the way to it is gone once more. */
+ * the way to it is gone once more: docs/solver.md says how often. */
 static ganq_status iterate(paper_state *state) {
     const ganq__problem *problem = state->result->problem;
     const int64_t N = problem->N;
@@ -151,7 +151,7 @@ static ganq_status iterate(paper_state *state) {
     memcpy(begin, state->tables, (size_t)N * sizeof *begin);
     for (int from = 0; from < iterations; from += at_once) {
         int which = -1;
-        GANQ_TRY_GOTO(free_begin, alternate(state, from, from + at_once));
+        GANQ_TRY_GOTO(free_begin, alternate(state, from, from + at_once, 0));
         for (int i = from; i < from + at_once; i++) {
             layer_error(state, ganq__slot_assign(i));
             const double error = layer_error(state, ganq__slot_assign(i) + 1);
@@ -162,7 +162,7 @@ static ganq_status iterate(paper_state *state) {
         }
         if (which >= 0 && which + 1 < from + at_once) {
             memcpy(state->tables, begin, (size_t)N * sizeof *begin);
-            GANQ_TRY_GOTO(free_begin, alternate(state, 0, which + 1));
+            GANQ_TRY_GOTO(free_begin, alternate(state, 0, which + 1, 1));
         }
         if (which >= 0)
             ganq__parallel_for(problem->ctx->pool, N, store_row, state);

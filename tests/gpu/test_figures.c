@@ -1,8 +1,10 @@
-/* test_figures.c - E of whole layers with real Hessians ($GANQ_TEST_DATA/layers) on the GPU, against the CPU's for the
- * same recipe: within 1% over stories260K's 35 linears, and over Whisper's twelve layers. */
+/* test_figures.c - figures of whole layers on the GPU. E with real Hessians ($GANQ_TEST_DATA/layers) against the CPU's for
+ * the same recipe: within 1% over stories260K's 35 linears, and over Whisper's twelve layers. The errors of products, which
+ * include/ganq/context.h speaks of. */
 #include "solver/solver_util.h"
 
 #include "ganq/ganq.h"
+#include "half.h"
 #include "threads.h"
 
 enum { WHISPER_ROWS = 384 };
@@ -100,16 +102,86 @@ START_TEST(test_whisper) {
 }
 END_TEST
 
-int main(void) {
-    if (!test_data("layers/stories260K.safetensors") || !test_data("layers/whisper_tiny_encoder_0_2.safetensors")) {
-        printf("skipped: GANQ_TEST_DATA has no layers\n");
-        return GANQ_TEST_SKIPPED;
+static double next_normal(uint64_t *state) {
+    double sum = 0;
+    for (int i = 0; i < 12; i++) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u;
+        sum += (double)(*state >> 11) * 0x1p-53;
     }
+    return sum - 6;
+}
+
+/* |Y - Y64| / |Y64| of long rows, for what a context chooses for few and for many rows of X. */
+START_TEST(test_products) {
+    enum { N = 48, K = 11008, M = 256 };
+    const int bits = 4 - _i, L = 1 << bits;
+    static const int64_t rows[] = {1, 16, M};
+    uint64_t random = 7;
+    uint8_t *codes = malloc(N * K);
+    float *lut = malloc(sizeof *lut * (size_t)(N * L)), *x = malloc(sizeof *x * M * K), *y = malloc(sizeof *y * M * N);
+    double *exact = malloc(sizeof *exact * M * N);
+    ck_assert(codes && lut && x && y && exact);
+    for (int i = 0; i < N * L; i++)
+        lut[i] = ganq__f16_to_f32(ganq__f32_to_f16((float)(0.02 * ((i % L + 0.5) / L * 4 - 2 + 0.1 * next_normal(&random)))));
+    for (int i = 0; i < N * K; i++) {
+        const int code = (int)((next_normal(&random) / 4 + 0.5) * L);
+        codes[i] = (uint8_t)(code < 0 ? 0 : code < L ? code : L - 1);
+    }
+    for (int i = 0; i < M * K; i++)
+        x[i] = (float)(next_normal(&random) * (i % 97 == 5 ? 20 : 1));
+    for (int numerics = GANQ_NUMERICS_FAST; numerics <= GANQ_NUMERICS_EXACT; numerics++) {
+        const ganq_context_options options = {
+            .struct_size = sizeof options, .device = GANQ_DEVICE_CUDA, .numerics = (ganq_numerics)numerics};
+        ganq_context *ctx;
+        ganq_layer *its;
+        ck_ganq_ok(ganq_context_create(&options, &ctx));
+        ck_ganq_ok(ganq_layer_import(ctx, bits, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_U8, N, K, codes),
+                                     &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, N, L, lut), NULL, NULL, NULL, NULL, &its));
+        float *w = malloc(sizeof *w * N * K);
+        ck_assert_ptr_nonnull(w);
+        ck_ganq_ok(ganq_layer_dequantize(ctx, its, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, N, K, w)));
+        for (int m = 0; m < M; m++)
+            for (int n = 0; n < N; n++) {
+                double sum = 0;
+                for (int k = 0; k < K; k++)
+                    sum += (double)x[m * K + k] * (double)w[n * K + k];
+                exact[m * N + n] = sum;
+            }
+        free(w);
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+            double error = 0, norm = 0;
+            ck_ganq_ok(ganq_lut_gemm(ctx, its, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, rows[r], K, x),
+                                     &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, rows[r], N, y)));
+            for (int64_t i = 0; i < rows[r] * N; i++) {
+                error += ((double)y[i] - exact[i]) * ((double)y[i] - exact[i]);
+                norm += exact[i] * exact[i];
+            }
+            const double relative = sqrt(error / norm);
+            const char *name = numerics == GANQ_NUMERICS_FAST ? "fast" : "exact";
+            printf("products of %d rows, K %d, %d bits, %s: |Y - Y64| / |Y64| = %.2e on the GPU\n", (int)rows[r], K, bits, name,
+                   relative);
+            fflush(stdout);
+            ck_assert_msg(relative <= (numerics == GANQ_NUMERICS_FAST ? 3e-4 : 3e-5), "%d rows, %d bits, %s: %g", (int)rows[r],
+                          bits, name, relative);
+        }
+        ganq_layer_free(its);
+        ganq_context_free(ctx);
+    }
+    free(codes), free(lut), free(x), free(y), free(exact);
+}
+END_TEST
+
+int main(void) {
     Suite *suite = suite_create("gpu_figures");
     TCase *tests = tcase_create("figures");
     tcase_set_timeout(tests, 600);
-    tcase_add_test(tests, test_stories);
-    tcase_add_test(tests, test_whisper);
+    tcase_add_loop_test(tests, test_products, 0, 2);
+    if (test_data("layers/stories260K.safetensors") && test_data("layers/whisper_tiny_encoder_0_2.safetensors")) {
+        tcase_add_test(tests, test_stories);
+        tcase_add_test(tests, test_whisper);
+    } else {
+        printf("E of layers: skipped, GANQ_TEST_DATA has none\n");
+    }
     suite_add_tcase(suite, tests);
     return test_run(suite, 0);
 }
