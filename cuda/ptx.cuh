@@ -127,27 +127,23 @@ template <typename T> float mma_element(uint32_t word, int e) {
     memcpy(&value, &bits, 2);
     return (float)value;
 }
-// Exact products; their sum and the accumulator are rounded once (a device rounds differently inside, within 2^-22).
 template <typename T> void perform_mma(void *const all[32], uint32_t) {
-    float A[16][16], B[16][8];
+    float A[16][16], B[8][16];
     for (int l = 0; l < 32; l++) {
         const mma_lane *m = (const mma_lane *)all[l];
         for (int e = 0; e < 2; e++) {
             const int k = 2 * (l % 4) + e;
             for (int i = 0; i < 4; i++)
                 A[l / 4 + 8 * (i & 1)][k + 8 * (i >> 1)] = mma_element<T>(m->a[i], e);
-            B[k][l / 4] = mma_element<T>(m->b[0], e);
-            B[k + 8][l / 4] = mma_element<T>(m->b[1], e);
+            B[l / 4][k] = mma_element<T>(m->b[0], e);
+            B[l / 4][k + 8] = mma_element<T>(m->b[1], e);
         }
     }
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4; i++) {
             const int row = l / 4 + 8 * (i >> 1), column = 2 * (l % 4) + (i & 1);
             float *d = ((const mma_lane *)all[l])->d;
-            double sum = d[i];
-            for (int k = 0; k < 16; k++)
-                sum += (double)A[row][k] * (double)B[k][column];
-            d[i] = (float)sum;
+            d[i] = tensor_core_sum(d[i], A[row], B[column]);
         }
 }
 } // namespace emulator

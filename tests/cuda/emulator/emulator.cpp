@@ -13,6 +13,7 @@
 #include "emulator.h"
 #include "half.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -444,7 +445,26 @@ uint32_t shared_address(const void *shared) { return (uint32_t)((const char *)sh
 
 static float half_at(uint32_t word, int e) { return ganq__f16_to_f32((uint16_t)(word >> 16 * e)); }
 
-// Exact products of a step of 16; their sum and the accumulator are rounded once.
+float tensor_core_sum(float d, const float *a, const float *b) {
+    double products[16], most = fabs((double)d), sum = 0;
+    int exponent;
+    for (int k = 0; k < 16; k++) {
+        products[k] = (double)a[k] * (double)b[k];
+        most = fmax(most, fabs(products[k]));
+        sum += products[k]; // NaN and infinity are found here
+    }
+    if (!isfinite(sum + d) || most == 0)
+        return (float)(sum + d);
+    (void)frexp(most, &exponent);
+    const double unit = ldexp(1, exponent - 26), inverse = 1 / unit;
+    sum = trunc(d * inverse);
+    for (int k = 0; k < 16; k++)
+        sum += trunc(products[k] * inverse);
+    (void)frexp(sum, &exponent);
+    const double last = ldexp(1, exponent > 24 ? exponent - 24 : 0); // of 24 bits, in units
+    return (float)(trunc(sum / last) * last * unit);
+}
+
 static void perform_wgmma(void *const all[32], uint32_t) {
     const fiber::product *first = (const fiber::product *)all[0];
     const int columns = first->columns;
@@ -476,10 +496,7 @@ static void perform_wgmma(void *const all[32], uint32_t) {
         for (int r = 0; r < 16; r++) {
             const fiber::product *p = (const fiber::product *)all[r % 8 * 4 + n % 8 / 2];
             float *d = p->d + n / 8 * 4 + r / 8 * 2 + n % 2;
-            double sum = *d;
-            for (int k = 0; k < 16; k++)
-                sum += (double)A[r][k] * (double)B[k];
-            *d = (float)sum;
+            *d = tensor_core_sum(*d, A[r], B);
         }
     }
 }
@@ -893,7 +910,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
     prop->major = machine.sm / 10;
     prop->minor = machine.sm % 10;
     prop->multiProcessorCount = 46;
-    prop->l2CacheSize = 32 << 20;
+    prop->l2CacheSize = 16 << 10; // measuring plans takes copies of a layer that exceed it
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
