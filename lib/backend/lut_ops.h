@@ -27,7 +27,7 @@ typedef struct ganq__lut_ops {
                         int64_t ldx, float *y, int64_t ldy);
     /* Optional (NULL: one gemm after the other). Layers of the same K with the same input, q k v or
      * gate up: ys[i] [M, layers[i]->N] with ldys[i], 1 <= count <= GANQ__LUT_MANY. Bits and tables
-     * may differ. The same bits as gemm gives. */
+     * may differ. On the CPU the same bits as gemm gives; on a GPU where both choose the same plan. */
     ganq_status (*gemm_many)(ganq_context *ctx, int count, const ganq_layer *const *layers,
                              int64_t M, const float *x, int64_t ldx, float *const *ys,
                              const int64_t *ldys);
