@@ -5,7 +5,8 @@
 //              scores   8 lanes per key, 4 keys per warp at a time, dot products summed in 3 shuffles
 //              softmax  within the piece: maximum and sum of each query go to `extremes`
 //              values   16 bytes per thread and key, the sums go to `partial`
-//            and a second kernel puts the pieces together, in order. The cut depends on the keys alone, so the result
+//            With one token the block also norms and turns its queries first; the one that has the newest key stores that
+//            and its value before. A second kernel puts the pieces together, in order. The cut depends on the keys alone, so the result
 //            does not depend on how many pieces a recorded launch has room for.
 // Prefill    a block takes 32 queries of one head through all their keys, 32 at a time, with a running softmax:
 //
@@ -19,6 +20,7 @@
 #include <math.h>
 
 #include "ganq/common.h"
+#include "heads.cuh"
 #include "model_kernels.h"
 #include "reduce.cuh"
 
@@ -98,8 +100,21 @@ static __global__ void __launch_bounds__(DECODE_THREADS, GROUP == 8 ? 3 : 4) dec
     const float *queries = a.q + (m * a.heads + first_head) * dim;
     for (int i = thread; i < GROUP * padded; i += DECODE_THREADS) {
         const int g = i / padded, d = i % padded;
-        q[i] = g < count && d < dim ? queries[g * dim + d] : 0;
+        if (!a.turns || g >= count || d >= dim)
+            q[i] = g < count && d < dim ? queries[g * dim + d] : 0;
     }
+    if (a.turns) // the newest key and value come into the cache by the block that has them among its own
+        for (int task = warp; task < count + 2 * (end == position + 1); task += DECODE_THREADS / 32) {
+            const int64_t newest = ((int64_t)kv_head * a.capacity + position) * dim;
+            if (task < count)
+                ganq_turn_head(a.heads_args, queries + task * dim, a.heads_args.q_norm, position, lane,
+                               [&](int d, float x) { q[task * padded + d] = x; });
+            else if (task == count)
+                ganq_turn_head(a.heads_args, a.heads_args.k + kv_head * dim, a.heads_args.k_norm, position, lane,
+                               [&](int d, float x) { ganq_store_cached((T *)a.heads_args.keys + newest + d, x); });
+            else
+                ganq_store_head(a.heads_args.v + kv_head * dim, (T *)a.heads_args.values + newest, dim, lane);
+        }
     __syncthreads();
 
     // scores

@@ -32,6 +32,8 @@ typedef struct ganq__cuda {
     int device;          /* index of the CUDA runtime */
     int sm;              /* compute capability, 10 * major + minor */
     int multiprocessors;
+    int fuse; /* $GANQ_CUDA_FUSE, for measurements: 0, each operation a kernel of its own; all, 2: products also make
+                 SwiGLU, each block for itself; else 1: what pays by the model */
     cudaStream_t stream; /* all work of the context, in order */
     cudaMemPool_t pool;  /* the context's own: it keeps what was freed until the context ends */
     struct {

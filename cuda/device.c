@@ -1,5 +1,6 @@
 /* device.c - NVIDIA GPUs as a backend: which devices there are, opening and closing one. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "alloc.h"
@@ -89,6 +90,8 @@ static ganq_status open_device(ganq_context *ctx, ganq__cuda *cuda) {
     GANQ_CUDA_TRY(cudaGetDeviceProperties(&prop, cuda->device));
     cuda->sm = 10 * prop.major + prop.minor;
     cuda->multiprocessors = prop.multiProcessorCount;
+    const char *fuse = getenv("GANQ_CUDA_FUSE");
+    cuda->fuse = !fuse ? 1 : !strcmp(fuse, "0") ? 0 : !strcmp(fuse, "all") ? 2 : 1;
     if (cuda->sm < OLDEST_SM)
         GANQ_FAIL(GANQ_ERR_NO_DEVICE,
                   "CUDA device %d (%s) has compute capability %d.%d; %d.%d or later is needed",

@@ -216,16 +216,12 @@ static ganq__lut_state *state_of(ganq_context *ctx) {
     return ganq__cuda_of(ctx)->lut;
 }
 
-/* Once per context: measured plans, and which inputs products make on the way. For measurements: GANQ_CUDA_FUSE=0 none, =all
- * also SwiGLU by each block for itself. A file that cannot be used is no reason to fail. */
+/* Measured plans, once per context. A file that cannot be used is no reason to fail. */
 static void read_settings(ganq_context *ctx, ganq__lut_state *state) {
-    const char *fuse = getenv("GANQ_CUDA_FUSE");
     char path[4096];
     if (state->settings_read)
         return;
     state->settings_read = 1;
-    state->makes_inputs = !fuse || strcmp(fuse, "0") != 0;
-    state->repeats_swiglu = fuse && !strcmp(fuse, "all");
     if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
         ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
         ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
@@ -609,7 +605,7 @@ static ganq_status lut_gemm_many(ganq_context *ctx, int count, const ganq_layer 
 
 /* All launches of the call read X through lut_input.cuh. SwiGLU is dear enough to be made once, by the kernel that prepares X. */
 static ganq_status makes_input(ganq_context *ctx, const ganq__lut_call *call, int *out) {
-    const int repeats = call->input.kind != GANQ__LUT_SWIGLU || state_of(ctx)->repeats_swiglu;
+    const int repeats = call->input.kind != GANQ__LUT_SWIGLU || ganq__cuda_of(ctx)->fuse == 2;
     round_plan r;
     *out = 1;
     for (int first = 0; first < call->count; first += r.count) {
@@ -626,7 +622,7 @@ static ganq_status lut_gemm_input(ganq_context *ctx, int count, const ganq_layer
     ganq__lut_state *state;
     *taken = 0;
     GANQ_TRY(ensure_state(ctx, &state));
-    if (!state->makes_inputs)
+    if (ganq__cuda_of(ctx)->fuse == 0)
         return GANQ_OK;
     call.input = *input;
     if (!input->b)

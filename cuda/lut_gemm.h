@@ -19,8 +19,6 @@ typedef struct ganq__lut_state {
     ganq__lut_tuning tuning;
     void *cublaslt;
     int settings_read, no_cublaslt; /* no_cublaslt: it was looked for and is not there */
-    int makes_inputs;             /* of other kinds than PLAIN: see GANQ_CUDA_FUSE in lut_gemm.c */
-    int repeats_swiglu;           /* in each block that converts X */
     int64_t inputs_taken;         /* products that made theirs on the way */
     const ganq__lut_plan *forced; /* while plans are measured, and in tests */
     ganq__lut_product product;    /* ganq__cublaslt_product; tests have their own */

@@ -48,8 +48,8 @@ static ganq_status cuda_argmax(ganq_context *ctx, int64_t count, const float *x,
     return GANQ_OK;
 }
 
-static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
-    const ganq__cuda_heads_args args = {
+static ganq__cuda_heads_args heads_args(const ganq__heads *h) {
+    return (ganq__cuda_heads_args){
         .M = (int32_t)h->M,
         .heads = (int32_t)h->heads,
         .kv_heads = (int32_t)h->kv_heads,
@@ -69,6 +69,10 @@ static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
         .values = h->values,
         .cache_dtype = h->cache_dtype,
     };
+}
+
+static ganq_status cuda_heads(ganq_context *ctx, const ganq__heads *h) {
+    const ganq__cuda_heads_args args = heads_args(h);
     GANQ_CUDA_RUN(ctx, ganq__cuda_heads(ganq__cuda_queue_of(ctx), &args));
     return GANQ_OK;
 }
@@ -81,7 +85,8 @@ static int64_t limit_of(int64_t position) {
     return limit;
 }
 
-static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
+/* heads: NULL, or what attention's kernel is to do before, for one token. */
+static ganq_status attend(ganq_context *ctx, const ganq__attention *a, const ganq__heads *heads) {
     if (a->head_dim > GANQ__ATTENTION_MAX_DIM)
         GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: heads of %d elements; at most %d are possible",
                   ctx->device_name, (int)a->head_dim, GANQ__ATTENTION_MAX_DIM);
@@ -113,8 +118,23 @@ static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
                                   pieces * (size_t)(a->head_dim + 2) * sizeof(float), &workspace));
     args.extremes = workspace;
     args.partial = args.extremes + 2 * pieces;
+    if (heads) {
+        args.turns = 1;
+        args.heads_args = heads_args(heads);
+    }
     GANQ_CUDA_RUN(ctx, ganq__cuda_attention_decode(ganq__cuda_queue_of(ctx), &args));
     return GANQ_OK;
+}
+
+static ganq_status cuda_attention(ganq_context *ctx, const ganq__attention *a) {
+    return attend(ctx, a, NULL);
+}
+
+static ganq_status cuda_heads_attention(ganq_context *ctx, const ganq__heads *heads, const ganq__attention *a) {
+    if (a->M == 1 && ganq__cuda_of(ctx)->fuse)
+        return attend(ctx, a, heads);
+    GANQ_TRY(cuda_heads(ctx, heads));
+    return attend(ctx, a, NULL);
 }
 
 /* A session's recorded step. */
@@ -201,6 +221,7 @@ const ganq__model_ops ganq__model_ops_cuda = {
     .add_norm = cuda_add_norm,
     .heads = cuda_heads,
     .attention = cuda_attention,
+    .heads_attention = cuda_heads_attention,
     .swiglu = cuda_swiglu,
     .add = cuda_add,
     .argmax = cuda_argmax,

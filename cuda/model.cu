@@ -8,6 +8,7 @@
 
 #include "activation.cuh"
 #include "ganq/common.h"
+#include "heads.cuh"
 #include "model_kernels.h"
 #include "reduce.cuh"
 
@@ -177,22 +178,13 @@ cudaError_t ganq__cuda_argmax(ganq__cuda_queue queue, int64_t count, const float
     return ganq_start(argmax, dim3(1), dim3(1024), 0, queue, (int)count, x, best);
 }
 
-// An element of the cache; beyond the range of f16 its largest number, NaN and infinity stay.
-static __device__ __forceinline__ void store_cached(float *at, float x) {
-    *at = x;
-}
-static __device__ __forceinline__ void store_cached(__half *at, float x) {
-    const float largest = 65504;
-    *at = __float2half_rn(isinf(x) ? x : x > largest ? largest : x < -largest ? -largest : x);
-}
-
 // One warp per head of a token: first the query heads, then the key heads, then the value heads, which are only copied.
 // T: of the cache.
 template <typename T>
 static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args a) {
     const int lane = (int)threadIdx.x & 31;
     const int head = (int)(blockIdx.x * 4 + (threadIdx.x >> 5)), m = (int)blockIdx.y;
-    const int dim = a.dim, half = dim / 2;
+    const int dim = a.dim;
     ganq_allow_next();
     ganq_wait_for_previous();
     if (head >= a.heads + 2 * a.kv_heads)
@@ -202,35 +194,13 @@ static __global__ void __launch_bounds__(128) heads(const ganq__cuda_heads_args 
     const int kv_head = (head - a.heads) % a.kv_heads;
     T *cached = (T *)(is_value ? a.values : a.keys) + ((int64_t)kv_head * a.capacity + position) * dim;
     if (is_value) {
-        const float *from = a.v + ((int64_t)m * a.kv_heads + kv_head) * dim;
-        for (int d = lane; d < dim; d += 32)
-            store_cached(cached + d, from[d]);
-        return;
-    }
-    const float *from = is_query ? a.q + ((int64_t)m * a.heads + head) * dim : a.k + ((int64_t)m * a.kv_heads + kv_head) * dim;
-    float *to = a.q + ((int64_t)m * a.heads + head) * dim; // of a query
-    const float *weight = is_query ? a.q_norm : a.k_norm;
-    float scale = 1;
-    if (weight) {
-        float squares = 0;
-        for (int d = lane; d < dim; d += 32)
-            squares = fmaf(from[d], from[d], squares);
-        scale = 1 / sqrtf(ganq_warp_sum(squares) / (float)dim + a.eps);
-    }
-    for (int d = lane; d < half; d += 32) {
-        float low = from[d], high = from[d + half];
-        if (weight) {
-            low *= scale * weight[d];
-            high *= scale * weight[d + half];
-        }
-        const float c = a.cosines[position * half + d], s = a.sines[position * half + d];
-        if (is_query) {
-            to[d] = low * c - high * s;
-            to[d + half] = high * c + low * s;
-        } else {
-            store_cached(cached + d, low * c - high * s);
-            store_cached(cached + d + half, high * c + low * s);
-        }
+        ganq_store_head(a.v + ((int64_t)m * a.kv_heads + kv_head) * dim, cached, dim, lane);
+    } else if (is_query) {
+        float *const q = a.q + ((int64_t)m * a.heads + head) * dim;
+        ganq_turn_head(a, q, a.q_norm, position, lane, [&](int d, float x) { q[d] = x; });
+    } else {
+        ganq_turn_head(a, a.k + ((int64_t)m * a.kv_heads + kv_head) * dim, a.k_norm, position, lane,
+                       [&](int d, float x) { ganq_store_cached(cached + d, x); });
     }
 }
 cudaError_t ganq__cuda_heads(ganq__cuda_queue queue, const ganq__cuda_heads_args *args) {

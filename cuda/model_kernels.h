@@ -57,6 +57,8 @@ typedef struct ganq__cuda_attention_args {
     int32_t chunks;  /* that the grid has: enough for the last position it may be launched with */
     float *partial;  /* [M * heads, chunks, dim]: sums of exp(score - maximum) * value          */
     float *extremes; /* [M * heads, chunks, 2]: maximum, sum of exp(score - maximum)            */
+    int32_t turns;   /* one token, q and k as the products left them: what `heads` says is done here */
+    ganq__cuda_heads_args heads_args;
 } ganq__cuda_attention_args;
 cudaError_t ganq__cuda_attention_decode(ganq__cuda_queue queue, const ganq__cuda_attention_args *args);
 cudaError_t ganq__cuda_attention_prefill(ganq__cuda_queue queue, const ganq__cuda_attention_args *args);

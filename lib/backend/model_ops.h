@@ -62,6 +62,8 @@ typedef struct ganq__model_ops {
                             float *sum, const float *weight, float eps, float *y);
     ganq_status (*heads)(ganq_context *ctx, const ganq__heads *heads);
     ganq_status (*attention)(ganq_context *ctx, const ganq__attention *attention);
+    /* Optional (NULL: one after the other): both, of the same tokens; the bits of both. q is undefined afterwards. */
+    ganq_status (*heads_attention)(ganq_context *ctx, const ganq__heads *heads, const ganq__attention *attention);
     /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
     ganq_status (*swiglu)(ganq_context *ctx, int64_t count, float *gate, const float *up);
     /* y[i] = a[i] + b[i]; y may be a or b. */

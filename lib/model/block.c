@@ -216,7 +216,6 @@ static ganq_status attend(const piece *p) {
         .cache_dtype = p->run->kv->dtype,
         .capacity = p->run->kv->capacity,
     };
-    GANQ_TRY(ops->heads(p->ctx, &heads));
     const ganq__attention attention = {
         .M = p->M,
         .position = p->position,
@@ -233,6 +232,9 @@ static ganq_status attend(const piece *p) {
         .capacity = p->run->kv->capacity,
         .out = w->attended,
     };
+    if (ops->heads_attention)
+        return ops->heads_attention(p->ctx, &heads, &attention);
+    GANQ_TRY(ops->heads(p->ctx, &heads));
     return ops->attention(p->ctx, &attention);
 }
 

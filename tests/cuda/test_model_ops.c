@@ -326,9 +326,8 @@ typedef struct attention_shape {
 static int32_t cache_dtype(const attention_shape *s) {
     return s->cache_dtype ? s->cache_dtype : GANQ_DTYPE_F32;
 }
-static void op_heads(ganq_context *ctx, const void *shape) {
-    const attention_shape *s = shape;
-    const ganq__heads h = {
+static ganq__heads heads_of(const attention_shape *s) {
+    return (ganq__heads){
         .M = s->M,
         .position = s->position,
         .counter = s->counted ? (const int32_t *)AT(9) : NULL,
@@ -348,11 +347,9 @@ static void op_heads(ganq_context *ctx, const void *shape) {
         .cache_dtype = cache_dtype(s),
         .capacity = s->capacity,
     };
-    ck_ganq_ok(ctx->model->heads(ctx, &h));
 }
-static void op_attention(ganq_context *ctx, const void *shape) {
-    const attention_shape *s = shape;
-    const ganq__attention a = {
+static ganq__attention attention_of(const attention_shape *s) {
+    return (ganq__attention){
         .M = s->M,
         .position = s->position,
         .window = s->window,
@@ -368,7 +365,23 @@ static void op_attention(ganq_context *ctx, const void *shape) {
         .capacity = s->capacity,
         .out = AT(10),
     };
+}
+static void op_heads(ganq_context *ctx, const void *shape) {
+    const ganq__heads h = heads_of(shape);
+    ck_ganq_ok(ctx->model->heads(ctx, &h));
+}
+static void op_attention(ganq_context *ctx, const void *shape) {
+    const ganq__attention a = attention_of(shape);
     ck_ganq_ok(ctx->model->attention(ctx, &a));
+}
+static void op_apart(ganq_context *ctx, const void *shape) {
+    op_heads(ctx, shape);
+    op_attention(ctx, shape);
+}
+static void op_heads_attention(ganq_context *ctx, const void *shape) {
+    const ganq__heads h = heads_of(shape);
+    const ganq__attention a = attention_of(shape);
+    ck_ganq_ok(ctx->model->heads_attention(ctx, &h, &a));
 }
 static void attention_arrays(const attention_shape *s) {
     const int q = s->heads * s->dim, kv = s->kv_heads * s->dim, half = s->dim / 2;
@@ -391,6 +404,7 @@ static const attention_shape attention_shapes[] = {
     {8, 3, 0, 9, 1, 12, 40, 0, 0},    {1, 130, 0, 2, 1, 256, 140, 0, 0},  {9, 0, 0, 4, 2, 6, 9, 0, 0},
     {70, 50, 0, 4, 2, 16, 120, 1, 0}, {40, 100, 17, 2, 2, 40, 150, 0, 0}, {33, 31, 1, 3, 1, 64, 64, 0, 0},
     {37, 0, 5, 2, 1, 136, 40, 0, 0},  {32, 96, 0, 1, 1, 128, 128, 0, 0},  {10, 7, 0, 1, 1, 256, 17, 0, 0},
+    {1, 255, 0, 20, 1, 64, 256, 1, 1}, {1, 256, 40, 9, 3, 22, 300, 0, 0},
 };
 START_TEST(heads_and_attention) {
     attention_shape s = attention_shapes[_i / 2];
@@ -401,6 +415,21 @@ START_TEST(heads_and_attention) {
     compare(op_heads, &s, 3, _i % 2 ? 0x1p-10 : 2e-6); /* F16: neighbours, where roundings differ */
     compare(op_heads, &s, 4, 0);
     compare(op_attention, &s, 10, 4e-6);
+    forget();
+}
+END_TEST
+
+/* Both in one go: the bits of one after the other, in the cache, too. */
+START_TEST(heads_with_attention) {
+    attention_shape s = attention_shapes[_i / 2];
+    s.cache_dtype = _i % 2 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32;
+    attention_arrays(&s);
+    for (int which = 3; which <= 10; which += which == 4 ? 6 : 1) {
+        const size_t bytes = (size_t)(which == 10 ? s.M * s.heads * s.dim : s.capacity * s.kv_heads * s.dim) * sizeof(float);
+        float *apart = run(gpu, op_apart, &s, which), *together = run(gpu, op_heads_attention, &s, which);
+        ck_assert_msg(!memcmp(apart, together, bytes), "array %d: other bits", which);
+        free(apart), free(together);
+    }
     forget();
 }
 END_TEST
@@ -437,6 +466,7 @@ int main(void) {
     tcase_add_test(tc, elementwise);
     tcase_add_test(tc, argmax);
     tcase_add_loop_test(tc, heads_and_attention, 0, 2 * sizeof attention_shapes / sizeof attention_shapes[0]);
+    tcase_add_loop_test(tc, heads_with_attention, 0, 2 * sizeof attention_shapes / sizeof attention_shapes[0]);
     tcase_add_test(tc, attention_of_recorded_steps);
     tcase_add_test(tc, too_large_heads);
     suite_add_tcase(suite, tc);
