@@ -25,10 +25,12 @@ static __device__ __forceinline__ void ganq_turn_head(const ganq__cuda_heads_arg
     float scale = 1;
     if (weight) {
         float squares = 0;
+#pragma unroll 2
         for (int d = lane; d < dim; d += 32)
             squares = fmaf(from[d], from[d], squares);
         scale = 1 / sqrtf(ganq_warp_sum(squares) / (float)dim + a.eps);
     }
+#pragma unroll 2 // heads of 128 in one go
     for (int d = lane; d < half; d += 32) {
         float low = from[d], high = from[d + half];
         if (weight) {
@@ -44,6 +46,7 @@ static __device__ __forceinline__ void ganq_turn_head(const ganq__cuda_heads_arg
 // A value head to the cache.
 template <typename T>
 static __device__ __forceinline__ void ganq_store_head(const float *from, T *cached, int dim, int lane) {
+#pragma unroll 2
     for (int d = lane; d < dim; d += 32)
         ganq_store_cached(cached + d, from[d]);
 }
