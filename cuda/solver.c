@@ -10,7 +10,7 @@
 #include "solver_kernels.h"
 
 static const int64_t batch_bytes = (int64_t)1 << 30; /* what the vectors of a batch may take */
-enum { MOST_TRIALS = 8192, OWNED_MAX = 64 };
+enum { MOST_TRIALS = 8192, OWNED_MAX = 64, OUTLIER_PLACES = 128 };
 
 typedef struct solver {
     int exact_factor, factor_count;
@@ -394,36 +394,68 @@ static ganq_status descend_tables(ganq_context *ctx, solver *s, int count, int s
     return GANQ_OK;
 }
 
-/* Which columns are exact is for the host to say: rare, and a matter of sorting. */
+/* Places [low, low + OUTLIER_PLACES) on the host: vectors [OUTLIER_PLACES, ld] of each kind. */
+typedef struct outlier_piece {
+    solver *s;
+    const ganq__device_trial *trials;
+    ganq__device_outliers_fn outliers;
+    void *user;
+    const int *places; /* of those that are asked */
+    int64_t low;
+    float *w, *e, *g;
+    uint8_t *codes;
+} outlier_piece;
+
+static void choose_one(void *user, int64_t i, int worker) {
+    const outlier_piece *piece = user;
+    const int64_t place = piece->places[i], ld = piece->s->batch.ld, at = (place - piece->low) * ld;
+    const ganq__device_trial *trial = &piece->trials[place];
+    ganq__batch_row *row = &piece->s->rows[place];
+    (void)worker;
+    if (trial->outliers <= 0)
+        return;
+    row->current += piece->outliers(piece->user, trial->outliers, &row->table, piece->w + at, piece->e + at, piece->g + at,
+                                    piece->codes + at);
+    row->all_moves = 1; /* not at rest yet */
+}
+
+/* Which columns are exact is for the host to say, a matter of sorting: some places at a time, by all threads. */
 static ganq_status choose_outliers(ganq_context *ctx, solver *s, int count, const ganq__device_trial *trials,
                                    ganq__device_outliers_fn outliers, void *user) {
     const ganq__cuda_batch *b = &s->batch;
-    const int64_t ld = b->ld;
+    const int64_t ld = b->ld, most = OUTLIER_PLACES * ld;
+    outlier_piece piece = {.s = s, .trials = trials, .outliers = outliers, .user = user};
     ganq_status status = GANQ_OK;
-    float *vectors = NULL;
-    uint8_t *codes = NULL;
-    GANQ_ALLOC_GOTO(done, vectors, (size_t)(3 * ld));
-    GANQ_ALLOC_GOTO(done, codes, (size_t)ld);
-    for (int i = 0; i < count; i++) {
-        const int64_t place = s->listed[i];
-        if (trials[place].outliers <= 0)
+    int asked = 0;
+    for (int i = 0; i < count; i++)
+        asked += trials[s->listed[i]].outliers > 0;
+    if (asked == 0)
+        return GANQ_OK;
+    GANQ_ALLOC_GOTO(done, piece.w, (size_t)most);
+    GANQ_ALLOC_GOTO(done, piece.e, (size_t)most);
+    GANQ_ALLOC_GOTO(done, piece.g, (size_t)most);
+    GANQ_ALLOC_GOTO(done, piece.codes, (size_t)most);
+    for (int first = 0, n; first < count; first += n) {
+        const int64_t low = piece.low = s->listed[first]; /* the list ascends */
+        for (n = 1; first + n < count && s->listed[first + n] < low + OUTLIER_PLACES; n++)
             continue;
-        ganq__batch_row *row = &s->rows[place];
-        float *w = vectors, *e = vectors + ld, *g = vectors + 2 * ld;
-        GANQ_TRY_GOTO(done, FETCH(w, b->w + place * ld, ld));
-        GANQ_TRY_GOTO(done, FETCH(e, b->e + place * ld, ld));
-        GANQ_TRY_GOTO(done, FETCH(g, b->g + place * ld, ld));
-        GANQ_TRY_GOTO(done, FETCH(codes, b->codes + place * ld, ld));
-        row->current += outliers(user, trials[place].outliers, &row->table, w, e, g, codes);
-        row->all_moves = 1; /* not at rest yet */
-        GANQ_TRY_GOTO(done, SEND(b->e + place * ld, e, ld));
-        GANQ_TRY_GOTO(done, SEND(b->g + place * ld, g, ld));
-        GANQ_TRY_GOTO(done, SEND(b->codes + place * ld, codes, ld));
-        GANQ_TRY_GOTO(done, SEND(b->rows + place, row, 1));
+        const int64_t span = s->listed[first + n - 1] + 1 - low;
+        piece.places = s->listed + first;
+        GANQ_TRY_GOTO(done, FETCH(piece.w, b->w + low * ld, span * ld));
+        GANQ_TRY_GOTO(done, FETCH(piece.e, b->e + low * ld, span * ld));
+        GANQ_TRY_GOTO(done, FETCH(piece.g, b->g + low * ld, span * ld));
+        GANQ_TRY_GOTO(done, FETCH(piece.codes, b->codes + low * ld, span * ld));
+        ganq__parallel_for(ctx->pool, n, choose_one, &piece);
+        GANQ_TRY_GOTO(done, SEND(b->e + low * ld, piece.e, span * ld));
+        GANQ_TRY_GOTO(done, SEND(b->g + low * ld, piece.g, span * ld));
+        GANQ_TRY_GOTO(done, SEND(b->codes + low * ld, piece.codes, span * ld));
+        GANQ_TRY_GOTO(done, SEND(b->rows + low, s->rows + low, span));
     }
 done:
-    ganq__free(vectors);
-    ganq__free(codes);
+    ganq__free(piece.w);
+    ganq__free(piece.e);
+    ganq__free(piece.g);
+    ganq__free(piece.codes);
     return status;
 }
 

@@ -46,7 +46,7 @@ typedef struct ganq__device_trial {
 typedef ganq_status (*ganq__device_pause_fn)(void *user);
 
 /* Descent, after a sweep: which columns of trial i are exact. w, e, g [ld] and codes by live number; changes codes, e
- * and g, and returns the change of the error. */
+ * and g, and returns the change of the error. From any of the context's threads. */
 typedef double (*ganq__device_outliers_fn)(void *user, int64_t outliers, const ganq__trial_table *table,
                                            const float *w, float *e, float *g, uint8_t *codes);
 

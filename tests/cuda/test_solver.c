@@ -140,6 +140,9 @@ START_TEST(test_outliers) {
     layer l = make_layer(6, 100, 500, 0);
     check_layer(&l, 3, GANQ_RECIPE_FAST, 0.02f);
     free_layer(&l);
+    l = make_layer(132, 40, 200, 0); /* more rows than are looked at together */
+    check_layer(&l, 3, GANQ_RECIPE_FAST, 0.05f);
+    free_layer(&l);
 }
 END_TEST
 
