@@ -556,7 +556,7 @@ struct block_of_memory {
 constexpr size_t REGION = (size_t)1 << 42; // addresses, not memory
 constexpr size_t PAGE = 4096;
 char *region = nullptr;
-size_t region_used = 0;
+size_t region_used = 1 << 20; // what lies before the first allocation is not to be touched, either
 std::map<char *, block_of_memory> blocks; // by mapped address; data ends at the mapping's end
 std::map<void *, char *> block_by_pointer;
 std::map<char *, size_t> pinned;
