@@ -297,6 +297,7 @@ static ganq__lut_shape shape_of(const ganq_context *ctx, const ganq__lut_call *c
         .multiprocessors = cuda->multiprocessors,
         .bits = layer->bits,
         .simt_only = layer->table_f32,
+        .exact = is_exact(ctx),
         .needs_columns = r->needs_columns,
         .N = r->N,
         .K = layer->K,
@@ -330,10 +331,8 @@ static ganq__lut_plan choose_plan(ganq_context *ctx, ganq__lut_state *state,
     ganq__lut_plan plan = state->forced && ganq__lut_plan_fits(state->forced, &shape)
                               ? *state->forced
                               : ganq__lut_choose(&state->tuning, &shape);
-    /* Warpgroups sum a whole row in one accumulator, which is cut off at every step (docs/kernels.md): not exact. And a
-     * tuned plan was measured without outliers; with many columns theirs would take longer than the products. */
-    if (plan.variant == GANQ__LUT_WGMMA && !state->forced &&
-        (is_exact(ctx) || (8 * plan.row_tiles > WGMMA_OUTLIER_COLUMNS && any_outliers(call, r))))
+    /* A tuned plan was measured without outliers; with many columns theirs would take longer than the products. */
+    if (plan.variant == GANQ__LUT_WGMMA && 8 * plan.row_tiles > WGMMA_OUTLIER_COLUMNS && !state->forced && any_outliers(call, r))
         plan = ganq__lut_choose(NULL, &shape);
     /* W~ in f16 holds outliers to 2^-11 only. */
     if (plan.variant == GANQ__LUT_TILES &&

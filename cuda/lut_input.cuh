@@ -38,21 +38,20 @@ static __device__ __forceinline__ void reduce_row(float *most, float *squares, f
     }
 }
 
-// Where columns go: one after the other, element by element, for lut_mma.cuh; or an image (lut_layout.h) in which the upper and
-// the lower part of a row are neighbours, for lut_wgmma.cuh. store: four neighbouring elements from k on, k % 4 == 0.
+// Where columns go: one after the other, element by element, for lut_mma.cuh; or an image (lut_layout.h), for lut_wgmma.cuh.
+// store: four neighbouring elements of a column from k on, k % 4 == 0.
 struct column_rows {
     __half *base;
     int64_t ld;
-    __device__ __forceinline__ void store(int m, int lower, int M, int, int k, uint2 four) const {
-        *(uint2 *)(base + (m + lower * (int64_t)M) * ld + k) = four;
+    __device__ __forceinline__ void store(int column, int k, uint2 four) const {
+        *(uint2 *)(base + column * ld + k) = four;
     }
 };
 struct column_image {
     char *base;
     int64_t K; // of the image
     int wide;
-    __device__ __forceinline__ void store(int m, int lower, int, int parts, int k, uint2 four) const {
-        const int column = m * parts + lower;
+    __device__ __forceinline__ void store(int column, int k, uint2 four) const {
         *(uint32_t *)(base + ganq__image_offset(column, k, K, wide)) = four.x;
         *(uint32_t *)(base + ganq__image_offset(column, k + 2, K, wide)) = four.y;
     }
@@ -62,7 +61,6 @@ struct column_image {
 template <typename To>
 static __device__ __forceinline__ void store_parts(const ganq__lut_args &args, int m, int k, float4 v, float factor, const To &to) {
     const float values[4] = {v.x * factor, v.y * factor, v.z * factor, v.w * factor};
-    const int parts = args.columns > args.M ? 2 : 1;
     uint32_t high[2], low[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -71,9 +69,9 @@ static __device__ __forceinline__ void store_parts(const ganq__lut_args &args, i
         low[i] = __half_as_ushort(__float2half_rn(values[2 * i] - __half2float(a))) |
                  (uint32_t)__half_as_ushort(__float2half_rn(values[2 * i + 1] - __half2float(b))) << 16;
     }
-    to.store(m, 0, args.M, parts, k, make_uint2(high[0], high[1]));
-    if (parts == 2)
-        to.store(m, 1, args.M, parts, k, make_uint2(low[0], low[1]));
+    to.store(m, k, make_uint2(high[0], high[1]));
+    if (args.columns > args.M)
+        to.store(args.M + m, k, make_uint2(low[0], low[1]));
 }
 
 // Elements at .. at + 3 of an array; left are there, the rest is zero. VECTORS: all four or none are, at 16 bytes.

@@ -83,7 +83,7 @@ cudaError_t ganq__lut_launch_simt(ganq__cuda_queue queue, const ganq__lut_args *
 cudaError_t ganq__lut_launch_mma(ganq__cuda_queue queue, const ganq__lut_args *args,
                                  const ganq__lut_plan *plan, int64_t slots);
 #if defined(GANQ_HAS_WGMMA)
-/* x is an image of 8 plan->row_tiles columns to a tile; sm_90 alone. */
+/* x is an image of 8 plan->row_tiles columns to a tile, one column per row; sm_90 alone. */
 cudaError_t ganq__lut_launch_wgmma(ganq__cuda_queue queue, const ganq__lut_args *args, const ganq__lut_plan *plan);
 #endif
 /* After one of them with splits > 1: sums the parts in order, and does what follows a sum.
@@ -93,7 +93,7 @@ cudaError_t ganq__lut_launch_finish(ganq__cuda_queue queue, const ganq__lut_args
 /* The rows of X of args, as they are or made from its input, to columns [args->columns, ld] in f16, zero
  * from K to ld: row m becomes column m and, with two columns per row, M + m, the upper and the lower
  * part of x * f; scales[m] = 1 / f. f16 rows are copied as they are, scale 1. See lut_input.cuh. With wide not 0 an image with so
- * many columns to a tile instead (lut_layout.h); ld is its K, and row m becomes columns 2m and 2m + 1. */
+ * many columns to a tile instead (lut_layout.h); ld is its K. */
 cudaError_t ganq__lut_launch_prepare(ganq__cuda_queue queue, const ganq__lut_args *args, void *columns,
                                      int64_t ld, int wide, float *scales);
 

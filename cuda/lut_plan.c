@@ -90,7 +90,7 @@ int ganq__lut_plan_fits(const ganq__lut_plan *plan, const ganq__lut_shape *shape
 #if defined(GANQ_HAS_WGMMA)
     case GANQ__LUT_WGMMA: {
         const int32_t wide = plan->row_tiles;
-        return !shape->simt_only && shape->sm == 90 && plan->warps == 8 && plan->copies == 0 &&
+        return !shape->simt_only && !shape->exact && shape->sm == 90 && plan->warps == 8 && plan->copies == 0 &&
                (wide == 2 || wide == 4 || wide == 8 || wide == 16 || wide == 24 || wide == 32);
     }
 #endif

@@ -38,6 +38,7 @@ typedef struct ganq__lut_shape {
     int32_t sm, multiprocessors;
     int32_t bits;
     int32_t simt_only;     /* tables in f32 */
+    int32_t exact;         /* exact numerics: a sum has more than one accumulator */
     int32_t needs_columns; /* X cannot go to tensor cores as it is: a kernel must prepare it */
     int64_t N, K;          /* N of all layers of the launch */
     int64_t M, columns;    /* rows of X; the mma kernels' columns for them */

@@ -1,6 +1,6 @@
 // lut_wgmma.cuh - Y = X W~^T for many columns of X with products of warpgroups (sm_90a), codes 2/3/4 bit, f16 in, fp32 sums.
 //
-// Layout   codes: tile16; X: an image in f16, made by lut_prepare.cu (lut_layout.h)
+// Layout   codes: tile16; X: an image in f16, one column per row, made by lut_prepare.cu (lut_layout.h)
 //
 // Work     a block has 128 rows of W~, NT columns of X, and one of `splits` parts of K: two warpgroups, 16 rows of W~ to a
 //          warp. Blocks of the same rows are neighbours: their codes come from memory once.
@@ -51,12 +51,7 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, NT <= 64 ? 2 : 1) wgmma_
     constexpr int STEP = ganq__image_step(BITS), UNITS = STEP / (64 * UNIT_TILES); // of a turn of the loop
     constexpr int CHUNKS = sizes::CHUNKS, STAGES = sizes::STAGES, PASS = sizes::PASS, LD = sizes::LD;
     GANQ_DYNAMIC_SHARED(unsigned char, unaligned);
-#if defined(GANQ_EMULATOR)
-    const uint32_t address = emulator::shared_address(unaligned);
-#else
-    const uint32_t address = (uint32_t)__cvta_generic_to_shared(unaligned);
-#endif
-    unsigned char *const shared = unaligned + (1024 - address % 1024) % 1024;
+    unsigned char *const shared = unaligned + (1024 - ganq_shared_address(unaligned) % 1024) % 1024;
     uint64_t *const full = (uint64_t *)(shared + sizes::BARRIERS), *const empty = full + STAGES;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int tiles = (args.columns + NT - 1) / NT, tile = (int)blockIdx.x % tiles, block = (int)blockIdx.x / tiles;
@@ -192,7 +187,6 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, NT <= 64 ? 2 : 1) wgmma_
     // Sums through shared memory: [column][row].
     float *const box = (float *)shared, *const outliers = box + PASS * LD;
     const bool has_outliers = part.rowptr != nullptr && blockIdx.y == 0;
-    const int parts = args.columns / args.M; // columns of a row of X
 #pragma unroll
     for (int pass = 0; pass < NT / PASS; pass++) {
         const int first = tile * NT + pass * PASS, count = min(PASS, args.columns - first); // columns
@@ -211,17 +205,13 @@ static __global__ void __launch_bounds__(WGMMA_THREADS, NT <= 64 ? 2 : 1) wgmma_
         const auto sum_of = [&](int column, int r) {
             return box[column * LD + r] + (has_outliers ? outliers[r * PASS + column] : 0.0f);
         };
-        const int outputs = args.splits > 1 ? count : count / parts;
-        for (int i = (int)threadIdx.x; i < outputs * WGMMA_ROWS; i += WGMMA_THREADS) {
-            const int r = i % WGMMA_ROWS, at = i / WGMMA_ROWS;
-            if (args.splits > 1) {
-                const int column = (first + at) % parts * args.M + (first + at) / parts; // as prepared: all upper parts, then the lower
+        for (int i = (int)threadIdx.x; i < count * WGMMA_ROWS; i += WGMMA_THREADS) {
+            const int r = i % WGMMA_ROWS, at = i / WGMMA_ROWS, column = first + at;
+            if (args.splits > 1)
                 args.partial[((int64_t)blockIdx.y * args.columns + column) * args.blocks * WGMMA_ROWS + block * WGMMA_ROWS + r] =
                     sum_of(at, r);
-            } else if (first_row + r < part.N) {
-                finish(args, part, first_row + r, first / parts + at, args.scales,
-                       [&](int column) { return sum_of(parts * at + (column >= args.M), r); });
-            }
+            else if (first_row + r < part.N)
+                finish(args, part, first_row + r, column, args.scales, [&](int) { return sum_of(at, r); });
         }
     }
 }

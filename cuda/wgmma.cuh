@@ -6,6 +6,15 @@
 
 #include "ptx.cuh"
 
+// Where in the block's shared memory, as instructions name it.
+static __device__ __forceinline__ uint32_t ganq_shared_address(const void *shared) {
+#if defined(GANQ_EMULATOR)
+    return emulator::shared_address(shared);
+#else
+    return (uint32_t)__cvta_generic_to_shared(shared);
+#endif
+}
+
 // ---- barriers ----
 // One goes through phases 0, 1, 2, ...; a phase ends when `count` arrivals and all bytes that were expected are there.
 
@@ -79,13 +88,7 @@ static __device__ __forceinline__ void ganq_copy_bulk(void *shared, const void *
 // B from 1024-byte aligned rows of shared memory: column n of B is 128 bytes, 64 values along k, of which a product takes 16
 // from byte 32j on; 16-byte pieces are exchanged: piece c of column n lies at c ^ n % 8 (swizzling of 128 bytes).
 static __device__ __forceinline__ uint64_t ganq_wgmma_rows(const void *shared) {
-#if defined(__CUDA_ARCH__)
-    const uint32_t address = (uint32_t)__cvta_generic_to_shared(shared);
-#elif defined(GANQ_EMULATOR)
-    const uint32_t address = emulator::shared_address(shared);
-#else
-    const uint32_t address = 0;
-#endif
+    const uint32_t address = ganq_shared_address(shared);
     // address; distance along k (not used with swizzling); 8 columns of B further: 1024 bytes; swizzling of 128 bytes
     return (uint64_t)((address & 0x3ffffu) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }

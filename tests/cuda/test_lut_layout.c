@@ -161,6 +161,9 @@ START_TEST(test_choice) {
     ck_assert(!ganq__lut_plan_fits(&wgmma, &prefill));
     prefill.sm = 90;
     ck_assert(ganq__lut_plan_fits(&wgmma, &prefill));
+    prefill.exact = 1;
+    ck_assert(!ganq__lut_plan_fits(&wgmma, &prefill));
+    prefill.exact = 0;
     prefill.sm = 100;
     ck_assert(!ganq__lut_plan_fits(&wgmma, &prefill));
     const ganq__lut_plan plan = ganq__lut_choose(NULL, &decode_4090);
