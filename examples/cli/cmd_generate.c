@@ -35,7 +35,7 @@ int cmd_generate(int argc, char **argv) {
     double temperature = 0, top_p = 0, min_p = 0;
     int special = 0, no_prompt = 0, ignore_eos = 0, statistics = 0;
     const cli_option options[] = {
-        {CLI_TEXT, 'p', "prompt", &prompt, "TEXT", 0, 0, "begins the text; \"\": BOS alone"},
+        {CLI_TEXT, 'p', "prompt", &prompt, "TEXT", 0, 0, "begins the text, behind BOS where the tokenizer puts one; \"\": BOS alone"},
         {CLI_INT, 'n', "tokens", &count, "N", 1, 1e9, "most tokens to generate"},
         {CLI_REAL, 0, "temp", &temperature, "T", 0, 100,
          "temperature; 0: always the likeliest token"},
@@ -85,7 +85,12 @@ int cmd_generate(int argc, char **argv) {
         status = ganq_tokenizer_load(path, &tokenizer);
     if (status == GANQ_OK)
         status = ganq_tokenizer_encode(tokenizer, prompt, strlen(prompt), flags, &ids, &id_count);
-    if (status == GANQ_OK && !id_count) {
+    const int32_t bos = ganq_tokenizer_bos(tokenizer);
+    const int32_t *begin = ids;
+    if (status == GANQ_OK && !id_count && bos >= 0) {
+        begin = &bos;
+        id_count = 1;
+    } else if (status == GANQ_OK && !id_count) {
         code = cli_usage("generate: this tokenizer has no BOS, so --prompt must not be empty");
         goto done;
     }
@@ -95,11 +100,11 @@ int cmd_generate(int argc, char **argv) {
         status = ganq_decoder_create(tokenizer, GANQ_DECODE_SKIP_SPECIAL, &out.decoder);
     started = cli_now();
     if (status == GANQ_OK)
-        status = ganq_session_prefill(session, ids, id_count);
+        status = ganq_session_prefill(session, begin, id_count);
     prefilled = cli_now();
     /* The prompt goes through the decoder, too: its tokens decide whether a space comes next. */
     for (size_t i = 0; i < id_count && status == GANQ_OK; i++)
-        status = write_token(out.decoder, ids[i], !no_prompt);
+        status = write_token(out.decoder, begin[i], !no_prompt);
     if (status == GANQ_OK) {
         ganq_generate_options generate = {.struct_size = sizeof generate,
                                           .max_tokens = count,

@@ -19,7 +19,9 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_tokenizer_load(const char *path, ganq_t
 GANQ_API void ganq_tokenizer_free(ganq_tokenizer *tokenizer);
 
 typedef enum ganq_encode_flags {
-    GANQ_ENCODE_BOS = 1,    /* begin with BOS, if the tokenizer has one                                 */
+    GANQ_ENCODE_BOS = 1,    /* begin as the tokenizer begins a text: with BOS where tokenizer.json's post-processor puts it,
+                               where tokenizer.model is read (unless tokenizer_config.json has add_bos_token false), and for
+                               OPT's vocab.json (others: add_bos_token true). GPT-2, Qwen and SmolLM begin without     */
     GANQ_ENCODE_SPECIAL = 2 /* "<|eot_id|>" in the text becomes that special token; otherwise plain text */
 } ganq_encode_flags;
 typedef enum ganq_decode_flags {
@@ -67,8 +69,8 @@ typedef enum ganq_sampling_mode {
                                   more than `length` tokens, a random start; if no document is that long, from
                                   all documents joined. Python's random.Random(seed) is reproduced, so the same
                                   windows are drawn as by the papers' scripts                              */
-    GANQ_SAMPLE_DOCUMENTS = 1, /* the first `samples` documents, each with BOS in front, cut at `length`   */
-    GANQ_SAMPLE_JOINED = 2     /* one sequence: all documents joined by "\n\n", one tokenization, BOS first */
+    GANQ_SAMPLE_DOCUMENTS = 1, /* the first `samples` documents, encoded with BOS (above), cut at `length`   */
+    GANQ_SAMPLE_JOINED = 2     /* one sequence: all documents joined by "\n\n", one tokenization with BOS */
 } ganq_sampling_mode;
 
 typedef struct ganq_corpus_options {

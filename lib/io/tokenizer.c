@@ -79,6 +79,11 @@ ganq__family ganq__beside_family(const ganq__beside *beside) {
     return strncmp(type, "gpt", 3) == 0 ? GANQ__FAMILY_GPT2 : GANQ__FAMILY_UNKNOWN;
 }
 
+int ganq__beside_adds_bos(const ganq__beside *beside, int otherwise) {
+    const json_t *value = json_object_get(beside->tokenizer, "add_bos_token");
+    return json_is_boolean(value) ? json_is_true(value) : otherwise;
+}
+
 ganq_status ganq__beside_added(const ganq__beside *beside, ganq_tokenizer *tokenizer) {
     json_t *list = json_object_get(beside->tokenizer, "added_tokens_decoder"), *object;
     const char *key, *what = beside->tokenizer_path;
@@ -127,7 +132,8 @@ static int32_t id_from_config(const json_t *config, const ganq_tokenizer *t, con
 }
 
 /* BOS and EOS: tokenizer_config.json has the last word, then what the file itself says, then the
- * two configs. */
+ * two configs. What is put in front of a text is the rule of tokenizer.json alone, as in the
+ * `transformers` package; files that have no such rule begin with BOS or do not. */
 static void settle_ends(const ganq__beside *beside, ganq_tokenizer *t) {
     int found;
     id_from_tokenizer_config(beside, t, "bos_token", &t->bos, &found);
@@ -140,6 +146,8 @@ static void settle_ends(const ganq__beside *beside, ganq_tokenizer *t) {
         t->eos = id_from_config(beside->generation, t, "eos_token_id");
     if (t->eos < 0)
         t->eos = id_from_config(beside->model, t, "eos_token_id");
+    if (t->adds_bos)
+        t->prefix = t->bos;
 }
 
 /* ---- Loading ---- */
@@ -229,7 +237,7 @@ ganq_status ganq__tokenizer_load(const char *path, ganq_tokenizer **out) {
     if (!t)
         return GANQ_ERR_NO_MEMORY;
     atomic_init(&t->references, 1);
-    t->unk = t->bos = t->eos = -1;
+    t->unk = t->bos = t->eos = t->prefix = -1;
     ganq_status status = ganq__path_is_dir(path) ? load_dir(path, t) : load_file(path, t);
     if (status != GANQ_OK) {
         ganq__tokenizer_free(t);

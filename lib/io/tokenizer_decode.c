@@ -15,16 +15,29 @@ static progress start_decoding(const ganq_tokenizer *tokenizer, uint32_t flags) 
     return (progress){tokenizer, flags, tokenizer->strip_count};
 }
 
+/* Whether encoding puts a mark in front of a text's beginning alone: text behind a special token then
+ * has none that decoding should take away. */
+static int prepends_once(const ganq__splits *splits) {
+    for (size_t i = 0; i < splits->count; i++)
+        if (splits->items[i].kind == GANQ__SPLIT_METASPACE &&
+            splits->items[i].scheme == GANQ__SCHEME_FIRST)
+            return 1;
+    return 0;
+}
+
 static ganq_status append_token(progress *p, int32_t id, ganq__buffer *out) {
     const ganq__vocab *vocab = &p->tokenizer->vocab;
     if (id < 0 || id >= vocab->size || !vocab->tokens[id].piece)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "token id %d is not in the vocabulary of %s (%d ids)", id,
                   p->tokenizer->path, vocab->size);
     const ganq__token *token = &vocab->tokens[id];
-    if (token->special)
-        return (p->flags & GANQ_DECODE_SKIP_SPECIAL)
-                   ? GANQ_OK
-                   : ganq__buffer_append(out, token->text, token->text_size);
+    if (token->special) {
+        if (p->flags & GANQ_DECODE_SKIP_SPECIAL)
+            return GANQ_OK;
+        if (prepends_once(&p->tokenizer->splits))
+            p->strip = 0;
+        return ganq__buffer_append(out, token->text, token->text_size);
+    }
     const char *text = token->text;
     size_t size = token->text_size, mark = strlen(p->tokenizer->strip);
     for (; p->strip > 0 && size >= mark && memcmp(text, p->tokenizer->strip, mark) == 0;

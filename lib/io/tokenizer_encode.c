@@ -207,8 +207,8 @@ ganq_status ganq__tokenizer_encode(const ganq_tokenizer *tokenizer, const char *
     e.run = (ganq__split_run){
         .splits = &tokenizer->splits, .matcher = &e.matcher, .fn = encode_word, .user = &e};
     ganq_status status = ganq__matcher_create(&e.matcher);
-    if (status == GANQ_OK && (flags & GANQ_ENCODE_BOS) && tokenizer->bos >= 0)
-        status = push_id(&e, tokenizer->bos);
+    if (status == GANQ_OK && (flags & GANQ_ENCODE_BOS) && tokenizer->prefix >= 0)
+        status = push_id(&e, tokenizer->prefix);
     if (status == GANQ_OK)
         status = encode_stretch(&e, 0, text, length, 1);
     ganq__matcher_free(&e.matcher);

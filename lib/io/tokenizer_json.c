@@ -408,7 +408,7 @@ static ganq_status template_bos(const json_t *object, const char *what, ganq_tok
     if (bos < 0 || bos >= t->vocab.size || !t->vocab.tokens[bos].piece)
         GANQ_FAIL(GANQ_ERR_FORMAT, "%s \"TemplateProcessing\": \"%.80s\" is not in the vocabulary",
                   what, name);
-    t->bos = (int32_t)bos;
+    t->bos = t->prefix = (int32_t)bos;
     return GANQ_OK;
 }
 
@@ -430,7 +430,7 @@ static ganq_status read_post_processor(const json_t *object, const char *what, i
         return template_bos(object, what, t);
     if (strcmp(type, "RobertaProcessing") == 0) {
         const char *cls = json_string_value(json_array_get(json_object_get(object, "cls"), 0));
-        t->bos = cls ? ganq__vocab_find(&t->vocab, cls, strlen(cls)) : -1;
+        t->bos = t->prefix = cls ? ganq__vocab_find(&t->vocab, cls, strlen(cls)) : -1;
         if (t->bos < 0)
             GANQ_FAIL(GANQ_ERR_FORMAT, "%s \"RobertaProcessing\": \"cls\" is not in the vocabulary",
                       what);

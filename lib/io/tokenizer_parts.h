@@ -262,6 +262,8 @@ struct ganq_tokenizer {
     size_t added_count;
     ganq__added_set raw_set, normalized_set;
     int32_t bos, eos;
+    int32_t prefix; /* what encoding with BOS puts in front; -1: nothing */
+    int adds_bos;   /* of files that have no rule for that: it is BOS   */
     char strip[8];   /* character removed from the beginning of decoded text */
     int strip_count; /* at most so often */
 };
@@ -285,10 +287,12 @@ typedef struct ganq__beside {
 
 /* By tokenizer_class, then by model_type. */
 ganq__family ganq__beside_family(const ganq__beside *beside);
+/* tokenizer_config.json's add_bos_token, or what holds without it. */
+int ganq__beside_adds_bos(const ganq__beside *beside, int otherwise);
 /* tokenizer_config.json's added_tokens_decoder, if there is one. */
 ganq_status ganq__beside_added(const ganq__beside *beside, ganq_tokenizer *tokenizer);
 
-/* Each fills a new tokenizer, whose path is set; bos and eos are what the file itself says (-1:
+/* Each fills a new tokenizer, whose path is set; bos, eos and prefix are what the file itself says (-1:
  * nothing). */
 ganq_status ganq__tokenizer_read_json(const json_t *root, ganq_tokenizer *tokenizer);
 ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_path,

@@ -392,6 +392,7 @@ ganq_status ganq__tokenizer_read_spm(const char *data, size_t size, const ganq__
         status = fill(&read, tokenizer);
     if (status == GANQ_OK)
         status = ganq__beside_added(beside, tokenizer);
+    tokenizer->adds_bos = ganq__beside_adds_bos(beside, 1);
     ganq__free(read.pieces);
     return status;
 }

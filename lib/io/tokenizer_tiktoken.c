@@ -133,6 +133,7 @@ static ganq_status add_llama3(ganq_tokenizer *t, int32_t base) {
     }
     t->bos = base;
     t->eos = base + 1;
+    t->adds_bos = 1;
     return GANQ_OK;
 }
 

@@ -52,8 +52,10 @@ static ganq_status add_special(ganq_tokenizer *t, const char *piece, const char 
 
 /* Special tokens that the vocabulary holds and no config names. OPT begins and ends with </s>; its
  * vocabulary is that of RoBERTa, an encoder, which is not run here. */
-static ganq_status add_specials(ganq__family family, const char *path, ganq_tokenizer *t) {
+static ganq_status add_specials(ganq__family family, const char *path, const ganq__beside *beside,
+                                ganq_tokenizer *t) {
     static const char *const opt[] = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"};
+    t->adds_bos = ganq__beside_adds_bos(beside, family == GANQ__FAMILY_OPT);
     if (family == GANQ__FAMILY_OPT) {
         for (size_t i = 0; i < sizeof opt / sizeof *opt; i++)
             GANQ_TRY(add_special(t, opt[i], path));
@@ -125,5 +127,5 @@ ganq_status ganq__tokenizer_read_vocab(const json_t *vocab, const char *merges_p
         GANQ_TRY(ganq__norms_add(&tokenizer->norms, (ganq__norm){.kind = GANQ__NORM_NFC}));
     GANQ_TRY(add_splits(family, beside, tokenizer));
     GANQ_TRY(ganq__beside_added(beside, tokenizer));
-    return add_specials(family, tokenizer->path, tokenizer);
+    return add_specials(family, tokenizer->path, beside, tokenizer);
 }
