@@ -17,6 +17,7 @@ static const int64_t max_heads = 1 << 14;
 static const int64_t max_width = 1 << 22;
 static const int64_t max_vocab = 1 << 26;
 static const int64_t max_positions = INT64_C(1) << 40;
+static const int64_t default_window = 4096;
 
 /* Llama's names, which the others took over. */
 #define LLAMA_NAMES                                                                                \
@@ -53,6 +54,7 @@ static const ganq__family families[] = {
         .attention_bias = GANQ__BIAS_BY_KEY,
         .window = GANQ__WINDOW_BY_LAYER,
         .qk_norm = 1,
+        .head_dim = 128,
         LLAMA_NAMES,
     },
 };
@@ -114,6 +116,8 @@ static ganq_status read_shape(const json_t *root, const char *path, ganq__config
                   "%" PRId64 ", found %" PRId64,
                   path, c->heads, c->kv_heads);
     GANQ_TRY(ganq__json_int(root, "head_dim", path, 1, max_width / c->heads, 0, &c->head_dim));
+    if (!c->head_dim)
+        c->head_dim = c->family->head_dim;
     if (!c->head_dim && c->hidden % c->heads)
         GANQ_FAIL(GANQ_ERR_FORMAT,
                   "%s: \"hidden_size\": expected a multiple of num_attention_heads = %" PRId64
@@ -242,7 +246,9 @@ static ganq_status read_windows(const json_t *root, const char *path, ganq__conf
     }
     if (!used)
         return GANQ_OK;
-    GANQ_TRY(ganq__json_int(root, "sliding_window", path, 1, max_positions, 0, &window));
+    /* null: no window; not there: the default of these families */
+    const int64_t otherwise = json_object_get(root, "sliding_window") ? 0 : default_window;
+    GANQ_TRY(ganq__json_int(root, "sliding_window", path, 1, max_positions, otherwise, &window));
     if (!window || window >= c->max_positions)
         return GANQ_OK;
     c->windows = ganq__calloc((size_t)c->layers, sizeof *c->windows);

@@ -40,6 +40,7 @@ typedef struct ganq__family {
     ganq__bias_rule attention_bias, mlp_bias;
     ganq__window_rule window;
     int qk_norm; /* RMSNorm over each head of q and k, before RoPE */
+    int head_dim; /* where config.json does not say; 0: hidden / heads */
     const char *linear_names[GANQ__ROLE_COUNT];
     const char *attention_norm, *mlp_norm, *q_norm, *k_norm;
     const char *embedding, *final_norm, *head;
@@ -67,7 +68,7 @@ typedef struct ganq__config {
     int32_t bos; /* -1: none */
     int32_t *eos;
     int32_t eos_count;
-    json_t *json;            /* the file's root: read only */
+    json_t *json;            /* the file's root: read only, but for what loading the weights settles */
     const json_t *quantized; /* quantization_config.tensors in it; NULL: a dense checkpoint */
 } ganq__config;
 

@@ -196,11 +196,40 @@ static ganq_status load_embedding(const loader *l) {
     return GANQ_OK;
 }
 
+static int same_tensor(const ganq__tensor *a, const ganq__tensor *b) {
+    return a && b && !a->fault && !b->fault && a->dtype == b->dtype &&
+           a->size_bytes == b->size_bytes && !memcmp(a->data, b->data, (size_t)a->size_bytes);
+}
+
+/* A configuration that ties the head while the checkpoint has one of its own: tied where both are
+ * equal, else what was trained is the head. The configuration then says so, for what is saved. */
+static ganq_status settle_tie(const loader *l) {
+    ganq__config *c = &l->store->config;
+    const ganq__tensor *head, *embedding;
+    const char *name;
+    if (!c->tied || l->random_bits)
+        return GANQ_OK;
+    if (!json_object_get(c->quantized, c->family->head)) {
+        GANQ_TRY(make_name(l->store, c->family->head, 0, ".weight", &name));
+        head = ganq__tensors_find(l->store->tensors, name);
+        embedding = ganq__tensors_find(l->store->tensors, c->family->embedding);
+        if (!head || same_tensor(head, embedding))
+            return GANQ_OK;
+        ganq__log(l->ctx, GANQ_LOG_WARNING,
+                  "%s: config.json has tie_word_embeddings, but %s and %s differ: they are not tied",
+                  l->store->dir, name, c->family->embedding);
+    }
+    c->tied = 0;
+    return json_object_set_new(c->json, "tie_word_embeddings", json_false()) ? GANQ_ERR_NO_MEMORY
+                                                                            : GANQ_OK;
+}
+
 static ganq_status load_head(const loader *l) {
     const ganq__config *c = &l->store->config;
     ganq__linear *head = &l->model->head;
     *head = (ganq__linear){
         .name = c->family->head, .role = GANQ__ROLE_COUNT, .N = c->vocab, .K = c->hidden};
+    GANQ_TRY(settle_tie(l));
     if (c->tied) {
         head->weight = l->model->embedding;
         head->dtype = l->model->embedding_dtype;
@@ -212,14 +241,40 @@ static ganq_status load_head(const loader *l) {
     return GANQ_OK;
 }
 
-/* Tensors of the checkpoint that no role reads (rotary tables of old exports, say). */
-static void log_unused(const loader *l, int64_t used) {
-    if (!l->store->tensors)
+static int is_used(const loader *l, const ganq__tensor *tensor) {
+    for (int64_t i = 0; i < l->store->other_count; i++)
+        if (l->store->others[i] == tensor)
+            return 1;
+    for (int64_t i = 0; i < l->model->linear_count; i++) {
+        const ganq__linear *linear = ganq__model_linear(l->model, i);
+        if (linear->weight_tensor == tensor || linear->bias_tensor == tensor)
+            return 1;
+    }
+    return 0;
+}
+
+/* Tensors of the checkpoint's blocks that no role reads change what the model computes, unless they
+ * are the rotary tables of old exports. */
+static void warn_of_unused(const loader *l) {
+    const ganq__config *c = &l->store->config;
+    const char *pattern = c->family->attention_norm, *first = NULL;
+    const size_t prefix = (size_t)(strstr(pattern, "%d") - pattern);
+    int64_t unused = 0;
+    if (!l->store->tensors || c->quantized)
         return;
-    int64_t count = ganq__tensors_count(l->store->tensors);
-    if (!l->store->config.quantized && count > used)
-        ganq__log(l->ctx, GANQ_LOG_DEBUG, "%s: %" PRId64 " of %" PRId64 " tensors are not used",
-                  l->store->dir, count - used, count);
+    for (int64_t i = 0; i < ganq__tensors_count(l->store->tensors); i++) {
+        const ganq__tensor *tensor = ganq__tensors_at(l->store->tensors, i);
+        if (strncmp(tensor->name, pattern, prefix) || strstr(tensor->name, "rotary_emb.inv_freq") ||
+            is_used(l, tensor))
+            continue;
+        first = first ? first : tensor->name;
+        unused++;
+    }
+    if (unused)
+        ganq__log(l->ctx, GANQ_LOG_WARNING,
+                  "%s: %" PRId64 " tensors of its blocks are not used by %s with this config.json, "
+                  "first %s",
+                  l->store->dir, unused, c->family->architecture, first);
 }
 
 static ganq_status load_weights(const loader *l) {
@@ -232,19 +287,16 @@ static ganq_status load_weights(const loader *l) {
         return GANQ_ERR_NO_MEMORY;
     model->linear_count = c->layers * GANQ__ROLE_COUNT;
     GANQ_TRY(load_embedding(l));
-    int64_t used = 0;
     for (int64_t i = 0; i < c->layers; i++) {
         const double step = 1.0 / (double)c->layers;
         GANQ_TRY(ganq__progress_at(l->ctx, GANQ_STAGE_LOAD, l->store->dir,
-                                   used + l->store->other_count, 0, (double)i * step,
+                                   i * GANQ__ROLE_COUNT + l->store->other_count, 0, (double)i * step,
                                    (double)(i + 1) * step));
         GANQ_TRY(load_block(l, (int)i));
-        for (int j = 0; j < GANQ__ROLE_COUNT; j++)
-            used += 1 + (model->blocks[i].linears[j].bias != NULL);
     }
     GANQ_TRY(load_norm(l, c->family->final_norm, 0, c->hidden, &model->final_norm));
     GANQ_TRY(load_head(l));
-    log_unused(l, used + l->store->other_count);
+    warn_of_unused(l);
     return GANQ_OK;
 }
 

@@ -162,7 +162,22 @@ START_TEST(windows_by_family) {
     ck_assert_ptr_null(c.windows);
     ganq__config_free(&c);
 
+    /* not there: the family's default; null: none */
+    write_edited("MistralForCausalLM", "max_position_embeddings", "8192");
+    ck_ganq_ok(ganq__config_load(ctx, dir, &c));
+    ck_assert_int_eq(c.windows[1], 4096);
+    ganq__config_free(&c);
+    tiny long_one = tiny_default();
     char text[2048];
+    long_one.architecture = "MistralForCausalLM";
+    long_one.positions = 8192;
+    long_one.extra = ", \"sliding_window\": null";
+    tiny_config(&long_one, text, sizeof text);
+    write_file("config.json", text);
+    ck_ganq_ok(ganq__config_load(ctx, dir, &c));
+    ck_assert_ptr_null(c.windows);
+    ganq__config_free(&c);
+
     tiny t = tiny_default();
     t.architecture = "Qwen2ForCausalLM";
     t.window = 16;
@@ -196,6 +211,17 @@ START_TEST(windows_by_family) {
     tiny_config(&t, text, sizeof text);
     write_file("config.json", text);
     ck_ganq_fails(ganq__config_load(ctx, dir, &c), GANQ_ERR_UNSUPPORTED, "chunked_attention");
+}
+END_TEST
+
+START_TEST(head_dim_by_family) {
+    ganq__config c;
+    write_edited("Qwen3ForCausalLM", "head_dim", NULL);
+    ck_ganq_ok(ganq__config_load(ctx, dir, &c));
+    ck_assert_int_eq(c.head_dim, 128);
+    ganq__config_free(&c);
+    write_edited("LlamaForCausalLM", "head_dim", NULL);
+    ck_ganq_fails(ganq__config_load(ctx, dir, &c), GANQ_ERR_FORMAT, "head_dim"); /* 20 / 4 is odd */
 }
 END_TEST
 
@@ -316,6 +342,7 @@ int main(void) {
     tcase_add_test(tests, biases_by_family);
     tcase_add_test(tests, rope_settings);
     tcase_add_test(tests, windows_by_family);
+    tcase_add_test(tests, head_dim_by_family);
     tcase_add_test(tests, token_ids);
     tcase_add_loop_test(tests, refusals, 0, (int)(sizeof bad / sizeof bad[0]));
     tcase_add_test(tests, files_that_are_none);

@@ -146,6 +146,64 @@ START_TEST(logits_of_every_family) {
 }
 END_TEST
 
+static char warnings[1000];
+static void keep_warning(ganq_log_level level, const char *message, void *user) {
+    (void)user;
+    if (level == GANQ_LOG_WARNING)
+        snprintf(warnings + strlen(warnings), sizeof warnings - strlen(warnings), "%s\n", message);
+}
+
+/* config.json ties the head, and the checkpoint has one: another than the embedding is used, the same one is not. */
+START_TEST(tied_with_a_head) {
+    tiny t = variant(0);
+    tiny_fill(&t, 12);
+    const int same = _i;
+    const size_t count = (size_t)(t.vocab * t.hidden);
+    tiny_tensor *head = tiny_find(&t, "lm_head.weight");
+    if (same)
+        memcpy(head->data, tiny_find(&t, "model.embed_tokens.weight")->data, count * sizeof *head->data);
+    t.tied = 1;
+    warnings[0] = 0;
+    ctx->options.log = keep_warning;
+    ganq_model *model = write_and_load(&t);
+    ck_assert_int_eq(model->config->tied, same);
+    ck_assert_int_eq(model->head.weight == model->embedding, same);
+    ck_assert_int_eq(strstr(warnings, "not tied") != NULL, !same);
+    ck_assert_int_eq(json_is_true(json_object_get(model->config->json, "tie_word_embeddings")), same);
+    double *expected = malloc((size_t)t.vocab * TOKENS * sizeof *expected), range;
+    float *logits = malloc((size_t)t.vocab * TOKENS * sizeof *logits);
+    int32_t ids[TOKENS];
+    random_ids(ids, TOKENS, t.vocab, 5);
+    t.tied = 0;
+    tiny_forward(&t, ids, TOKENS, expected);
+    run_model(ctx, model, ids, TOKENS, TOKENS, logits);
+    const double worst = largest_difference(logits, expected, (int64_t)t.vocab * TOKENS, &range);
+    ck_assert_msg(worst <= 1e-5 * range, "differs by %g in a range of %g", worst, range);
+    free(expected);
+    free(logits);
+    ganq__model_release(model);
+    tiny_free(&t);
+}
+END_TEST
+
+/* Tensors of a block that the configuration has no place for are said to be left out. */
+START_TEST(unused_tensors) {
+    tiny t = variant(4);
+    tiny_fill(&t, 13);
+    warnings[0] = 0;
+    ctx->options.log = keep_warning;
+    ganq_model *model = write_and_load(&t);
+    ck_assert_str_eq(warnings, "");
+    ganq__model_release(model);
+    t.o_bias = 0; /* attention_bias in config.json */
+    model = write_and_load(&t);
+    ck_assert_msg(strstr(warnings, "8 tensors") && strstr(warnings, "self_attn") && strstr(warnings, ".bias"), "%s",
+                  warnings);
+    ganq__model_release(model);
+    tiny_free(&t);
+}
+END_TEST
+
 START_TEST(linears_in_order) {
     tiny t = variant(4);
     tiny_fill(&t, 1);
@@ -541,6 +599,8 @@ int main(void) {
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, logits_of_every_family, 0, VARIANTS);
+    tcase_add_loop_test(tests, tied_with_a_head, 0, 2);
+    tcase_add_test(tests, unused_tensors);
     tcase_add_test(tests, linears_in_order);
     tcase_add_test(tests, observers);
     tcase_add_test(tests, quantized_in_memory_and_on_disk);
