@@ -9,7 +9,7 @@ int cmd_export(int argc, char **argv) {
     const cli_option options[] = {
         {CLI_CHOICE, 0, "dtype", &dtype, "f32|f16|bf16", 0, 0, "type of the weights"},
         {CLI_FLAG, 'f', "force", &force, NULL, 0, 0,
-         "replace OUT if it is there, in one step at the end"},
+         "replace OUT, a model's directory, if it is there, in one step at the end"},
         {CLI_BYTES, 0, "shard", &shard, "BYTES", 0, 0, "largest file of OUT; default: 5 GB"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {

@@ -127,8 +127,9 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_model_plan(ganq_context *ctx, const gan
 
 typedef struct ganq_save_options {
     uint32_t struct_size;
-    int32_t force;              /* ganq_switch; ON replaces an existing directory, atomically; default OFF: an
-                                   existing directory that is not empty is GANQ_ERR_EXISTS                    */
+    int32_t force;              /* ganq_switch; ON replaces a model's directory (one with a config.json), atomically;
+                                   default OFF. Any other directory that is not empty is GANQ_ERR_EXISTS; one
+                                   that holds the current directory INVALID_ARG                               */
     int64_t shard_bytes;        /* largest file; default 5 GB                                                 */
     const char *calibration;    /* one line on the calibration data for config.json; NULL: none               */
 } ganq_save_options;

@@ -27,6 +27,31 @@ static char *resolve(const char *target) {
     return copy;
 }
 
+/* Whether `path`, resolved, is the directory or lies in it. */
+static int lies_in(const char *path, const char *dir) {
+    const size_t length = strcmp(dir, "/") ? strlen(dir) : 0;
+    return !strncmp(path, dir, length) && (path[length] == '/' || !path[length]);
+}
+
+/* What is replaced is gone: so only a model, and not from under the caller. */
+static ganq_status check_replaced(const char *target) {
+    char *here = realpath(".", NULL), *config = ganq__path_join(target, "config.json");
+    ganq_status status = config ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+    if (config && !ganq__path_exists(config))
+        GANQ_FAIL_GOTO(free_paths, GANQ_ERR_EXISTS,
+                       "%s: is not empty and holds no config.json: only a model's directory is "
+                       "replaced",
+                       target);
+    if (config && here && lies_in(here, target))
+        GANQ_FAIL_GOTO(free_paths, GANQ_ERR_INVALID_ARG,
+                       "%s: cannot be replaced, the current directory is %s", target,
+                       strcmp(here, target) ? "inside it" : "the same");
+free_paths:
+    ganq__free(config);
+    free(here);
+    return status;
+}
+
 /* Replacing a directory must not take the source of the copy with it, unless it is the source
  * itself. */
 static ganq_status check_source(const char *target, const char *source) {
@@ -34,9 +59,7 @@ static ganq_status check_source(const char *target, const char *source) {
     if (!real)
         GANQ_FAIL(errno == ENOMEM ? GANQ_ERR_NO_MEMORY : GANQ_ERR_NOT_FOUND,
                   "%s: the model's source directory is gone: %s", source, strerror(errno));
-    const size_t length = strlen(target);
-    const int inside =
-        !strncmp(real, target, length) && (real[length] == '/' || !strcmp(target, "/"));
+    const int inside = strcmp(real, target) && lies_in(real, target);
     free(real);
     if (inside && !ganq__dir_is_empty(target))
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
@@ -58,6 +81,8 @@ ganq_status ganq__staging_open(const char *target, int force, const char *source
     if (!force && !ganq__dir_is_empty(s.target))
         GANQ_FAIL_GOTO(abort_staging, GANQ_ERR_EXISTS, "%s: exists and is not empty", target);
     GANQ_TRY_GOTO(abort_staging, check_source(s.target, source));
+    if (!ganq__dir_is_empty(s.target))
+        GANQ_TRY_GOTO(abort_staging, check_replaced(s.target));
     char *template = ganq__format("%s.partial-XXXXXX", s.target);
     if (!template) {
         status = GANQ_ERR_NO_MEMORY;

@@ -11,8 +11,9 @@ typedef struct ganq__staging {
     int force;
 } ganq__staging;
 
-/* EXISTS when target is a file, or a directory that is not empty and not to be replaced;
- * INVALID_ARG when `source` lies inside a target that would be replaced. */
+/* EXISTS when target is a file, or a directory that is not empty and not to be replaced or no
+ * model's (without config.json); INVALID_ARG when `source` or the current directory lies inside a
+ * target that would be replaced. */
 ganq_status ganq__staging_open(const char *target, int force, const char *source,
                                ganq__staging *out);
 /* Copies what a model directory holds beside config and weights: tokenizer, generation settings,

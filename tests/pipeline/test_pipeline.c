@@ -350,6 +350,22 @@ START_TEST(existing_directories) {
     ck_ganq_ok(ganq_model_save(ctx, model, target, &force));
     ck_assert_int_eq(ganq__path_exists(stray), 0);
     ck_assert_int_eq(entries(root), 3);
+    /* what is no model stays, and so does what the caller stands in */
+    char other[500], precious[600], here[4096];
+    snprintf(other, sizeof other, "%s/other", root);
+    snprintf(precious, sizeof precious, "%s/precious", other);
+    ck_ganq_ok(ganq__make_dir(other));
+    ck_ganq_ok(ganq__file_write(precious, "x", 1));
+    ck_ganq_fails(ganq_model_save(ctx, model, other, &force), GANQ_ERR_EXISTS, "no config.json");
+    ck_assert_int_eq(ganq__path_exists(precious), 1);
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    ck_assert_int_eq(chdir(target), 0);
+    ck_ganq_fails(ganq_model_save(ctx, model, ".", &force), GANQ_ERR_INVALID_ARG, "the same");
+    ck_ganq_ok(ganq__make_dir("inner"));
+    ck_assert_int_eq(chdir("inner"), 0);
+    ck_ganq_fails(ganq_model_save(ctx, model, "..", &force), GANQ_ERR_INVALID_ARG, "inside it");
+    ck_assert_int_eq(chdir(here), 0);
+    ck_assert_int_eq(entries(root), 4);
 }
 END_TEST
 
