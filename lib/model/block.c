@@ -34,6 +34,29 @@ static double llama3_frequency(const ganq__config *c, double frequency) {
     return (1 - share) * frequency / c->rope_factor + share * frequency;
 }
 
+/* The index, not a whole number, at which a frequency turns so often over the original positions. */
+static double yarn_index(const ganq__config *c, double turns) {
+    const double pi = 3.14159265358979323846;
+    return (double)c->head_dim * log(c->rope_original_positions / (turns * 2 * pi)) /
+           (2 * log(c->rope_theta));
+}
+
+/* YaRN: frequencies that turn more than rope_high_factor times stay, those that turn less than
+ * rope_low_factor times are divided by factor, linearly in the index in between. */
+static double yarn_frequency(const ganq__config *c, int64_t i, double frequency) {
+    double begin = yarn_index(c, c->rope_high_factor), end = yarn_index(c, c->rope_low_factor);
+    if (c->rope_whole) {
+        begin = floor(begin);
+        end = ceil(end);
+    }
+    begin = fmax(begin, 0);
+    end = fmin(end, (double)c->head_dim - 1);
+    if (begin == end)
+        end += 0.001;
+    const double share = fmin(fmax(((double)i - begin) / (end - begin), 0), 1);
+    return share * frequency / c->rope_factor + (1 - share) * frequency;
+}
+
 void ganq__rope_frequencies(const ganq__config *c, double *frequencies) {
     for (int64_t i = 0; i < c->head_dim / 2; i++) {
         double frequency = pow(c->rope_theta, -2.0 * (double)i / (double)c->head_dim);
@@ -41,6 +64,8 @@ void ganq__rope_frequencies(const ganq__config *c, double *frequencies) {
             frequency /= c->rope_factor;
         else if (c->rope_kind == GANQ__ROPE_LLAMA3)
             frequency = llama3_frequency(c, frequency);
+        else if (c->rope_kind == GANQ__ROPE_YARN)
+            frequency = yarn_frequency(c, i, frequency);
         frequencies[i] = frequency;
     }
 }
@@ -59,8 +84,8 @@ ganq_status ganq__rope_create(ganq_context *ctx, const ganq__config *c, int64_t 
     for (int64_t p = 0; p < positions; p++)
         for (int64_t i = 0; i < rope.half; i++) {
             double angle = (double)p * frequencies[i];
-            cosines[p * rope.half + i] = (float)cos(angle);
-            sines[p * rope.half + i] = (float)sin(angle);
+            cosines[p * rope.half + i] = (float)(c->rope_attention * cos(angle));
+            sines[p * rope.half + i] = (float)(c->rope_attention * sin(angle));
         }
     GANQ_TRY_GOTO(free_tables, ganq__memory_copy_of(ctx, cosines, count * sizeof *cosines,
                                                     (void **)&rope.cosines));

@@ -29,7 +29,8 @@ ganq__input ganq__role_input(ganq__role role);
 typedef ganq_status (*ganq__observe_fn)(void *user, ganq__input input, int64_t M, int64_t K,
                                         const float *x, int64_t ldx);
 
-/* cos and sin of position * frequency, computed in float64: [positions, head_dim/2] each. */
+/* cos and sin of position * frequency, times rope_attention, computed in float64: [positions,
+ * head_dim/2] each. */
 typedef struct ganq__rope {
     ganq_context *ctx;
     int64_t positions, half; /* half = head_dim / 2 */

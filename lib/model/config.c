@@ -154,6 +154,34 @@ static ganq_status read_switches(const json_t *root, const char *path, ganq__con
     return GANQ_OK;
 }
 
+static double yarn_scale(double factor, double by) {
+    return factor > 1 ? 0.1 * by * log(factor) + 1 : 1;
+}
+
+/* Keys that are null are not there. The context grows to what the settings are made for. */
+static ganq_status read_yarn(const json_t *rope, const char *path, ganq__config *c) {
+    double by, all, attention;
+    const double positions = (double)c->max_positions;
+    c->rope_kind = GANQ__ROPE_YARN;
+    GANQ_TRY(number_in(rope, "original_max_position_embeddings", path, 0, 1e12, positions,
+                       &c->rope_original_positions));
+    GANQ_TRY(number_in(rope, "factor", path, 0, 1e6, positions / c->rope_original_positions,
+                       &c->rope_factor));
+    GANQ_TRY(number_in(rope, "beta_slow", path, 0, 1e6, 1, &c->rope_low_factor));
+    GANQ_TRY(number_in(rope, "beta_fast", path, c->rope_low_factor, 1e6,
+                       fmax(32, 2 * c->rope_low_factor), &c->rope_high_factor));
+    GANQ_TRY(ganq__json_bool(rope, "truncate", path, 1, &c->rope_whole));
+    GANQ_TRY(ganq__json_double(rope, "mscale", path, 0, &by));
+    GANQ_TRY(ganq__json_double(rope, "mscale_all_dim", path, 0, &all));
+    attention = by > 0 && all > 0 ? yarn_scale(c->rope_factor, by) / yarn_scale(c->rope_factor, all)
+                                  : yarn_scale(c->rope_factor, 1);
+    GANQ_TRY(number_in(rope, "attention_factor", path, 0, 1e6, attention, &c->rope_attention));
+    if (c->rope_original_positions * c->rope_factor > positions)
+        c->max_positions = (int64_t)fmin(c->rope_original_positions * c->rope_factor,
+                                         (double)max_positions);
+    return GANQ_OK;
+}
+
 /* What the scaling object says, for each type. */
 static ganq_status read_rope_kind(const json_t *rope, const char *key, const char *path,
                                   ganq__config *c) {
@@ -179,9 +207,11 @@ static ganq_status read_rope_kind(const json_t *rope, const char *key, const cha
         return number_in(rope, "original_max_position_embeddings", path, 0, 1e12, NAN,
                          &c->rope_original_positions);
     }
+    if (!strcmp(kind, "yarn"))
+        return read_yarn(rope, path, c);
     GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
               "%s: \"%s\": type \"%s\" is not supported (supported: default, linear, dynamic, "
-              "llama3)",
+              "llama3, yarn)",
               path, key, kind);
 }
 
@@ -189,9 +219,10 @@ static ganq_status read_rope_kind(const json_t *rope, const char *key, const cha
  * newer files, rope_parameters; its type is called rope_type or, in older files, type. */
 static ganq_status read_rope(const json_t *root, const char *path, ganq__config *c) {
     static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    const int64_t positions = c->max_positions;
     double rotated;
     c->rope_kind = GANQ__ROPE_PLAIN;
-    c->rope_factor = 1;
+    c->rope_factor = c->rope_attention = 1;
     GANQ_TRY(number_in(root, "rope_theta", path, 0, 1e15, 10000, &c->rope_theta));
     GANQ_TRY(number_in(root, "partial_rotary_factor", path, 0, 1, 1, &rotated));
     for (int i = 0; i < 2; i++) {
@@ -205,6 +236,7 @@ static ganq_status read_rope(const json_t *root, const char *path, ganq__config 
                       path, names[i]);
         GANQ_TRY(number_in(rope, "rope_theta", path, 0, 1e15, c->rope_theta, &c->rope_theta));
         GANQ_TRY(number_in(rope, "partial_rotary_factor", path, 0, 1, rotated, &rotated));
+        c->max_positions = positions;
         GANQ_TRY(read_rope_kind(rope, names[i], path, c));
     }
     if (rotated != 1)

@@ -49,7 +49,8 @@ typedef struct ganq__family {
 typedef enum ganq__rope_kind {
     GANQ__ROPE_PLAIN = 0,
     GANQ__ROPE_LINEAR, /* positions divided by factor                             */
-    GANQ__ROPE_LLAMA3  /* low frequencies divided by factor, smooth in the middle */
+    GANQ__ROPE_LLAMA3, /* low frequencies divided by factor, smooth in the middle */
+    GANQ__ROPE_YARN    /* the same over the index of a frequency (arXiv 2309.00071) */
 } ganq__rope_kind;
 
 typedef struct ganq__config {
@@ -58,7 +59,12 @@ typedef struct ganq__config {
     double norm_eps;
     double rope_theta;
     ganq__rope_kind rope_kind;
-    double rope_factor, rope_low_factor, rope_high_factor, rope_original_positions;
+    double rope_factor, rope_original_positions;
+    /* Where what is divided begins and ends: LLAMA3, in wavelengths per original_positions; YARN, in
+     * turns over them (beta_slow, beta_fast), rounded outwards where rope_whole. */
+    double rope_low_factor, rope_high_factor;
+    int rope_whole;
+    double rope_attention; /* cosines and sines times this */
     int64_t *windows;   /* [layers] keys a query sees at most, itself included; 0: all. NULL: all
                            blocks 0 */
     int tied;           /* the head is the embedding */

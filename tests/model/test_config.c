@@ -137,6 +137,27 @@ START_TEST(rope_settings) {
     ck_assert_double_eq(c.rope_theta, 5e5);
     ganq__config_free(&c);
 
+    /* factor, attention and context: given, or worked out */
+    static const struct {
+        const char *text;
+        double factor, attention;
+        int positions;
+    } yarns[] = {
+        {"{\"type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 64}", 4, 1.138629436111989, 256},
+        {"{\"rope_type\": \"yarn\", \"factor\": 4.0}", 4, 1.138629436111989, 384},
+        {"{\"rope_type\": \"yarn\", \"factor\": null, \"original_max_position_embeddings\": 24}", 4, 1.138629436111989, 96},
+        {"{\"rope_type\": \"yarn\", \"factor\": 10, \"mscale\": 0.7, \"mscale_all_dim\": 1.3}", 10, 0.8936725381442113, 960},
+        {"{\"rope_type\": \"yarn\", \"factor\": 10, \"attention_factor\": 1.25, \"original_max_position_embeddings\": 4}", 10,
+         1.25, 96}};
+    for (size_t i = 0; i < sizeof yarns / sizeof *yarns; i++) {
+        write_edited(NULL, "rope_scaling", yarns[i].text);
+        ck_ganq_ok(ganq__config_load(ctx, dir, &c));
+        ck_assert_int_eq(c.rope_kind, GANQ__ROPE_YARN);
+        ck_assert_double_eq(c.rope_factor, yarns[i].factor);
+        ck_assert_double_eq_tol(c.rope_attention, yarns[i].attention, 1e-12);
+        ck_assert_int_eq(c.max_positions, yarns[i].positions);
+        ganq__config_free(&c);
+    }
     write_edited(NULL, "rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2.0}");
     ck_ganq_ok(ganq__config_load(ctx, dir, &c));
     ck_assert_int_eq(c.rope_kind, GANQ__ROPE_PLAIN);
@@ -289,7 +310,9 @@ static const struct bad {
     {"tie_word_embeddings", "1", GANQ_ERR_FORMAT, "tie_word_embeddings"},
     {"partial_rotary_factor", "0.5", GANQ_ERR_UNSUPPORTED, "partial_rotary_factor"},
     {"rope_scaling", "3", GANQ_ERR_FORMAT, "rope_scaling"},
-    {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}", GANQ_ERR_UNSUPPORTED, "yarn"},
+    {"rope_scaling", "{\"type\": \"longrope\", \"factor\": 4}", GANQ_ERR_UNSUPPORTED, "longrope"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 0}", GANQ_ERR_FORMAT, "factor"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"beta_fast\": 2, \"beta_slow\": 2}", GANQ_ERR_FORMAT, "beta_fast"},
     {"rope_scaling", "{\"type\": \"linear\"}", GANQ_ERR_FORMAT, "factor"},
     {"rope_scaling", "{\"type\": \"linear\", \"factor\": 0}", GANQ_ERR_FORMAT, "factor"},
     {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8}", GANQ_ERR_FORMAT, "low_freq_factor"},

@@ -106,12 +106,16 @@ static tiny variant(int i) {
     case 10: /* the newer spelling */
         t.extra = ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 100.0}";
         break;
+    case 11:
+        t.rope = TINY_ROPE_YARN;
+        t.head_dim = 8;
+        break;
     default:
         ck_abort_msg("no variant %d", i);
     }
     return t;
 }
-enum { VARIANTS = 11, TOKENS = 50 };
+enum { VARIANTS = 12, TOKENS = 50 };
 
 START_TEST(logits_of_every_family) {
     tiny t = variant(_i);

@@ -381,9 +381,41 @@ START_TEST(llama3_frequencies) {
 }
 END_TEST
 
+/* theta 1e6, head_dim 128, original 32768: factor 4 with the defaults (Qwen2.5 beyond 32768 positions); and factor 10
+ * between 20 and 2 turns, not rounded. In Python's float64 from the paper's definition; `transformers` 5.24, in float32,
+ * differs by 1.5e-7 at most. */
+START_TEST(yarn_frequencies) {
+    static const int indices[] = {0, 15, 20, 23, 24, 30, 33, 36, 40, 41, 50, 63};
+    static const double expected[2][12] = {
+        {1.00000000000000000e+00, 3.92418975848453574e-02, 1.33352143216332406e-02, 6.97830584859866331e-03,
+         5.37532149079010188e-03, 1.06436098124700193e-03, 4.50323575513769214e-04, 1.79841155873954208e-04,
+         4.44569852509730674e-05, 3.58253142559240685e-05, 5.13381256614286559e-06, 3.10234440187929882e-07},
+        {1.00000000000000000e+00, 3.92418975848453574e-02, 1.33352143216332406e-02, 6.97830584859866331e-03,
+         5.62341325190349097e-03, 9.90736467679644234e-04, 3.14472712642304103e-04, 5.78213646868459895e-05,
+         1.77827941003892256e-05, 1.43301257023696271e-05, 2.05352502645714607e-06, 1.24093776075171958e-07}};
+    for (int set = 0; set < 2; set++) {
+        const ganq__config c = {.head_dim = 128,
+                                .rope_theta = 1e6,
+                                .rope_kind = GANQ__ROPE_YARN,
+                                .rope_factor = set ? 10 : 4,
+                                .rope_low_factor = set ? 2 : 1,
+                                .rope_high_factor = set ? 20 : 32,
+                                .rope_whole = !set,
+                                .rope_original_positions = 32768};
+        double frequencies[64];
+        ganq__rope_frequencies(&c, frequencies);
+        for (size_t i = 0; i < sizeof indices / sizeof *indices; i++)
+            check_close(frequencies[indices[i]] / expected[set][i], 1, 1e-12);
+    }
+}
+END_TEST
+
 START_TEST(rope_tables) {
-    ganq__config c = {
-        .head_dim = 6, .rope_theta = 100, .rope_kind = GANQ__ROPE_LINEAR, .rope_factor = 4};
+    ganq__config c = {.head_dim = 6,
+                      .rope_theta = 100,
+                      .rope_kind = GANQ__ROPE_LINEAR,
+                      .rope_factor = 4,
+                      .rope_attention = 1.5};
     ganq__rope tables;
     ganq_context *ctx = test_context(1, NULL);
     ck_ganq_ok(ganq__rope_create(ctx, &c, 50, &tables));
@@ -391,8 +423,8 @@ START_TEST(rope_tables) {
     for (int p = 0; p < 50; p++)
         for (int i = 0; i < 3; i++) {
             double angle = p / 4.0 / pow(100, i / 3.0);
-            check_close(tables.cosines[p * 3 + i], cos(angle), 1e-7);
-            check_close(tables.sines[p * 3 + i], sin(angle), 1e-7);
+            check_close(tables.cosines[p * 3 + i], 1.5 * cos(angle), 2e-7);
+            check_close(tables.sines[p * 3 + i], 1.5 * sin(angle), 2e-7);
         }
     ganq__rope_free(&tables);
     ganq__context_release(ctx);
@@ -410,6 +442,7 @@ int main(void) {
     tcase_add_loop_test(tests, attention, 0, 4);
     tcase_add_loop_test(tests, swiglu_and_add, 0, 2);
     tcase_add_test(tests, llama3_frequencies);
+    tcase_add_test(tests, yarn_frequencies);
     tcase_add_test(tests, rope_tables);
     suite_add_tcase(suite, tests);
     return test_run(suite, 0);

@@ -112,7 +112,9 @@ void tiny_config(const tiny *t, char *text, size_t size) {
         "", ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 3.0}",
         ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": "
         "1.0, "
-        "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 40}"};
+        "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 40}",
+        ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 3.0, \"beta_fast\": 4, "
+        "\"truncate\": false, \"original_max_position_embeddings\": 40}"};
     snprintf(
         text, size,
         "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, "
@@ -198,6 +200,12 @@ static double inverse_frequency(const tiny *t, int i) {
         return plain / 3;
     if (t->rope == TINY_ROPE_PLAIN)
         return plain;
+    if (t->rope == TINY_ROPE_YARN) { /* index of 4 turns and of one over 40 positions */
+        const double first = t->head_dim * log(40 / (4 * 2 * M_PI)) / (2 * log(100)),
+                     last = t->head_dim * log(40 / (2 * M_PI)) / (2 * log(100));
+        const double part = i <= first ? 0 : i >= last ? 1 : (i - first) / (last - first);
+        return plain * (part / 3 + 1 - part);
+    }
     const double factor = 8, low = 1, high = 4, original = 40, wavelength = 2 * M_PI / plain;
     if (wavelength > original / low)
         return plain / factor;
@@ -209,12 +217,13 @@ static double inverse_frequency(const tiny *t, int i) {
 
 static void rotate(const tiny *t, double *x, int heads, int position) {
     const int half = t->head_dim / 2;
+    const double length = t->rope == TINY_ROPE_YARN ? 0.1 * log(3) + 1 : 1;
     for (int head = 0; head < heads; head++)
         for (int i = 0; i < half; i++) {
             double angle = position * inverse_frequency(t, i);
             double *low = x + head * t->head_dim + i, *high = low + half, a = *low, b = *high;
-            *low = a * cos(angle) - b * sin(angle);
-            *high = b * cos(angle) + a * sin(angle);
+            *low = length * (a * cos(angle) - b * sin(angle));
+            *high = length * (b * cos(angle) + a * sin(angle));
         }
 }
 

@@ -7,7 +7,7 @@
 #include "model.h"
 #include "safetensors.h"
 
-typedef enum tiny_rope { TINY_ROPE_PLAIN, TINY_ROPE_LINEAR, TINY_ROPE_LLAMA3 } tiny_rope;
+typedef enum tiny_rope { TINY_ROPE_PLAIN, TINY_ROPE_LINEAR, TINY_ROPE_LLAMA3, TINY_ROPE_YARN } tiny_rope;
 
 typedef struct tiny_tensor {
     char name[96];
