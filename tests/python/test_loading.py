@@ -1,4 +1,5 @@
 """How the library is found, and what is said when it is not."""
+import ctypes.util
 import os
 import pathlib
 import re
@@ -27,6 +28,13 @@ class Loading(unittest.TestCase):
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("/nonexistent/libganq.so", result.stderr)
         self.assertIn("GANQ_LIBRARY", result.stderr)
+
+    def test_another_library(self):
+        name = ctypes.util.find_library("c")
+        result = import_ganq(GANQ_LIBRARY=name)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("ImportError", result.stderr)
+        self.assertIn(f"{name}: not libganq", result.stderr)
 
     def test_loader_is_asked(self):
         env = {"GANQ_LIBRARY": "", "LD_LIBRARY_PATH": str(pathlib.Path(os.environ["GANQ_LIBRARY"]).parent)}

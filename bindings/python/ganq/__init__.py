@@ -5,10 +5,12 @@ W~[n,k] = lut[n, code[n,k]] (+ a sparse outlier), Y[M,N] = X[M,K] @ W~[N,K].T (+
 (include/ganq) are the manual; docstrings here repeat shapes and errors.
 
 Matrices are two-dimensional NumPy arrays of float32, float16 or bfloat16 (a dtype named "bfloat16", as ml_dtypes has it, or
-uint16 holding the bits). They are passed without a copy when the last axis is contiguous.
+uint16 holding the bits). They are passed without a copy when the last axis is contiguous and
+the byte order native.
 """
-from ._library import (ABI_VERSION, Canceled, DeviceError, Error, Exists, FormatError, InternalError, InvalidArgument,
-                       IOFailure, NoDevice, NotFound, NumericError, OutOfMemory, Unsupported)
+from ._errors import (Canceled, DeviceError, Error, Exists, FormatError, InternalError, InvalidArgument, IOFailure, NoDevice,
+                      NotFound, NumericError, OutOfMemory, Unsupported)
+from ._library import ABI_VERSION
 from .context import Context, Progress, abi_version, version
 from .layer import Hessian, Layer, LayerInfo, LayerReport, Step
 from .model import LinearInfo, Model, ModelInfo, QuantizePlan
@@ -20,6 +22,6 @@ __version__ = "0.1.0"
 __all__ = [
     "ABI_VERSION", "Canceled", "Context", "Corpus", "Decoder", "DeviceError", "Error", "Exists", "FormatError", "Hessian",
     "IOFailure", "InternalError", "InvalidArgument", "Layer", "LayerInfo", "LayerReport", "LinearInfo", "Model", "ModelInfo",
-    "NoDevice", "NotFound", "NumericError", "OutOfMemory", "Perplexity", "Progress", "QuantizePlan", "Session", "Step", "TensorInfo", "Tensors", "Tokenizer",
-    "Unsupported", "abi_version", "perplexity", "version",
+    "NoDevice", "NotFound", "NumericError", "OutOfMemory", "Perplexity", "Progress", "QuantizePlan", "Session", "Step",
+    "TensorInfo", "Tensors", "Tokenizer", "Unsupported", "abi_version", "perplexity", "version",
 ]

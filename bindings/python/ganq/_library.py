@@ -1,4 +1,4 @@
-"""Finding and loading libganq.so.1, prototypes of every function, status codes as exceptions."""
+"""Finding and loading libganq.so.1, prototypes of every function."""
 from __future__ import annotations
 
 import ctypes
@@ -7,66 +7,9 @@ import pathlib
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 
 from . import _structs as s
+from ._errors import ERRORS, Error, Unsupported
 
 ABI_VERSION = 1
-
-
-class Error(Exception):
-    """A call of the library failed; str() is its message, `status` its code (ganq_status)."""
-
-    status = 0
-
-
-class InvalidArgument(Error, ValueError):
-    status = 1
-
-
-class OutOfMemory(Error, MemoryError):
-    status = 2
-
-
-class IOFailure(Error, OSError):
-    status = 3
-
-
-class FormatError(Error, ValueError):
-    status = 4
-
-
-class Unsupported(Error, NotImplementedError):
-    status = 5
-
-
-class NumericError(Error, ArithmeticError):
-    status = 6
-
-
-class Canceled(Error):
-    status = 7
-
-
-class NoDevice(Error):
-    status = 8
-
-
-class DeviceError(Error):
-    status = 9
-
-
-class NotFound(Error, FileNotFoundError):
-    status = 10
-
-
-class Exists(Error, FileExistsError):
-    status = 11
-
-
-class InternalError(Error):
-    status = 12
-
-
-_ERRORS = {e.status: e for e in (InvalidArgument, OutOfMemory, IOFailure, FormatError, Unsupported, NumericError, Canceled,
-                                 NoDevice, DeviceError, NotFound, Exists, InternalError)}
 
 
 def _load() -> ctypes.CDLL:
@@ -83,7 +26,11 @@ def _load() -> ctypes.CDLL:
         except OSError as error:
             tried.append(f"{name}: {error}")
             continue
-        library.ganq_abi_version.restype = c_int32
+        try:
+            library.ganq_abi_version.restype = c_int32
+        except AttributeError:
+            tried.append(f"{name}: not libganq, it has no ganq_abi_version")
+            continue
         found = library.ganq_abi_version()
         if found == ABI_VERSION:
             return library
@@ -97,7 +44,7 @@ def _check(status: int, function, arguments):
         return status
     message = library.ganq_last_error()
     text = message.decode("utf-8", "replace") if message else ""
-    error = _ERRORS.get(status, Error)(text or f"status {status}")
+    error = ERRORS.get(status, Error)(text or f"status {status}")
     error.status = status
     raise error
 
@@ -210,6 +157,8 @@ class _Functions:
     """Attribute access binds a function by its prototype."""
 
     def __getattr__(self, name: str):
+        if name not in PROTOTYPES:
+            raise AttributeError(name)
         result, arguments = PROTOTYPES[name]
         try:
             function = getattr(library, name)

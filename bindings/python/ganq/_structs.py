@@ -2,15 +2,36 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+
+from ._errors import InvalidArgument
+
+_RANGES = {c_int32: (-2**31, 2**31 - 1), c_int64: (-2**63, 2**63 - 1), c_uint32: (0, 2**32 - 1), c_uint64: (0, 2**64 - 1)}
+
+
+def integer(value, name: str, kind=c_int64) -> int:
+    """A whole number that the C type holds: ctypes itself cuts off what does not fit."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; an integer is expected") from None
+    low, high = _RANGES[kind]
+    if not low <= number <= high:
+        raise InvalidArgument(f"{name} is {number}, expected {low} to {high}")
+    return number
 
 
 class Sized(ctypes.Structure):
-    """struct_size is filled in."""
+    """struct_size is filled in; integers must fit their fields."""
 
     def __init__(self, **fields):
         super().__init__(**fields)
         self.struct_size = ctypes.sizeof(self)
+
+    def __setattr__(self, name, value):
+        kind = dict(self._fields_).get(name)
+        super().__setattr__(name, integer(value, name, kind) if kind in _RANGES else value)
 
 
 class Matrix(Sized):

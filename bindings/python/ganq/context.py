@@ -1,12 +1,14 @@
 """Where work runs: device, threads, messages, progress and cancellation."""
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from typing import Callable
 
 from . import _structs as s
-from ._handle import Handle, create, text
-from ._library import Canceled, lib
+from ._errors import Error
+from ._handle import Handle, call, text
+from ._library import lib
 
 _DEVICES = {"auto": 0, "cpu": 1, "cuda": 2}
 _NUMERICS = {"default": 0, "fast": 1, "exact": 2}
@@ -84,24 +86,33 @@ class Context(Handle):
                     self._raised = self._raised or error
                     return 1
             self._progress = options.progress = s.PROGRESS_FN(on_progress)
-        self._pointer = create(lib.ganq_context_create, options)
+        self._pointer = self.create(lib.ganq_context_create, options)
 
     def call(self, function, *arguments):
-        """Calls a function of the library and raises what a callback raised on the way."""
-        self._raised = None
+        """Calls a function of the library, Handles given for their pointers; raises what a callback raised on the way."""
+        outer, self._raised = self._raised, None  # not None: called from a callback
         try:
-            result = function(*arguments)
-        except Canceled:
+            result = call(function, *arguments)
+        except Error:
             if self._raised is not None:
                 raise self._raised
             raise
-        if self._raised is not None:
-            raise self._raised
+        finally:
+            raised, self._raised = self._raised, outer
+        if raised is not None:
+            raise raised
         return result
 
     def create(self, function, *arguments) -> int:
-        """The same for functions whose last parameter is `T **out`."""
-        return self.call(create, function, *arguments)
+        """The same for functions ganq_<noun>_<verb> whose last parameter is `T **out`; the pointer."""
+        out = ctypes.c_void_p()
+        try:
+            self.call(function, *arguments, ctypes.byref(out))
+        except BaseException:
+            if out:
+                getattr(lib, function.__name__.rpartition("_")[0] + "_free")(out)
+            raise
+        return out.value
 
     @property
     def device_name(self) -> str:

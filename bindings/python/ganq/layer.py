@@ -8,7 +8,8 @@ import os
 import numpy as np
 
 from . import _structs as s
-from ._handle import F16, F32, Handle, create, matrix, path_bytes, text
+from ._errors import InvalidArgument
+from ._handle import F16, F32, Handle, c_string, expect, integer, integers, matrix, path_bytes, text
 from ._library import lib
 from .context import Context
 
@@ -25,7 +26,7 @@ class Hessian(Handle):
 
     def __init__(self, ctx: Context, K: int):
         """H = 0, no tokens."""
-        super().__init__(ctx.create(lib.ganq_hessian_create, ctx.handle, K))
+        super().__init__(ctx.create(lib.ganq_hessian_create, ctx, integer(K, "K")))
         self._ctx = ctx
 
     @classmethod
@@ -39,23 +40,23 @@ class Hessian(Handle):
     def from_matrix(cls, ctx: Context, H: np.ndarray, tokens: int = 0) -> "Hessian":
         """A caller's own symmetric H [K,K], float32 or float64. NumericError for NaN, InvalidArgument if not symmetric."""
         reference, alive = matrix(H, "H")
-        pointer = ctx.create(lib.ganq_hessian_import, ctx.handle, reference, tokens)
+        pointer = ctx.create(lib.ganq_hessian_import, ctx, reference, integer(tokens, "tokens"))
         del alive
         return cls._wrap(ctx, pointer)
 
     @classmethod
     def load(cls, ctx: Context, path: str | os.PathLike) -> "Hessian":
-        return cls._wrap(ctx, ctx.create(lib.ganq_hessian_load, ctx.handle, path_bytes(path)))
+        return cls._wrap(ctx, ctx.create(lib.ganq_hessian_load, ctx, path_bytes(path)))
 
     def add(self, x: np.ndarray) -> None:
         """H += x^T x for x [M,K]. NumericError, H unchanged, if x has a NaN or infinity."""
         reference, alive = matrix(x, "x")
-        self._ctx.call(lib.ganq_hessian_add, self._ctx.handle, self.handle, reference)
+        self._ctx.call(lib.ganq_hessian_add, self._ctx, self, reference)
         del alive
 
     def merge(self, other: "Hessian") -> None:
         """H += other's H, tokens too."""
-        lib.ganq_hessian_merge(self.handle, other.handle)
+        lib.ganq_hessian_merge(self.handle, expect(other, Hessian, "other").handle)
 
     def save(self, path: str | os.PathLike) -> None:
         """A safetensors file, written atomically."""
@@ -137,20 +138,32 @@ def quantize_options(bits: int = 4, recipe: str = "default", iterations: int = 0
     return options
 
 
+def _outlier_pointers(outliers, N: int) -> list["ctypes._Pointer"]:
+    """rowptr, cols and vals for N rows, checked as far as to stay inside the arrays."""
+    if len(outliers) != 3:
+        raise ValueError(f"outliers: {len(outliers)} arrays, expected rowptr, cols and vals")
+    rowptr = np.ascontiguousarray(integers(outliers[0], np.int32, "outliers: rowptr"))
+    cols = np.ascontiguousarray(integers(outliers[1], np.int32, "outliers: cols"))
+    vals = np.ascontiguousarray(np.asarray(outliers[2]).astype(np.float32, casting="same_kind", copy=False))
+    if rowptr.shape != (N + 1,):
+        raise ValueError(f"outliers: rowptr has shape {rowptr.shape}, expected ({N + 1},)")
+    if rowptr[0] != 0 or (rowptr[1:] < rowptr[:-1]).any():
+        raise InvalidArgument("outliers: rowptr must begin with 0 and not fall")
+    if not cols.shape == vals.shape == (rowptr[-1],):
+        raise ValueError(f"outliers: rowptr ends with {rowptr[-1]}, cols and vals have shapes {cols.shape} and {vals.shape}")
+    kinds = (ctypes.c_int32, ctypes.c_int32, ctypes.c_float)
+    return [a.ctypes.data_as(ctypes.POINTER(k)) for a, k in zip((rowptr, cols, vals), kinds)]
+
+
 class Layer(Handle):
     """W~[n,k] = lut[n, code[n,k]] (+ outliers). Immutable; made by quantize, from_codes, load, or borrowed from a Model."""
 
     _free = "ganq_layer_free"
 
     def __init__(self, ctx: Context, pointer: int, owner=None):
-        """For the class's own constructors; `owner` keeps a borrowed pointer alive."""
+        """For the class's own constructors; `owner` has a borrowed pointer, and is kept alive."""
         super().__init__(pointer)
         self._ctx, self._owner = ctx, owner
-
-    def close(self) -> None:
-        if getattr(self, "_owner", None) is not None:  # borrowed
-            self._pointer = self._owner = None
-        super().close()
 
     @classmethod
     def quantize(cls, ctx: Context, weight: np.ndarray, hessian: Hessian | None = None, bias: np.ndarray | None = None,
@@ -160,7 +173,8 @@ class Layer(Handle):
         hessian None means H = I; bias [N] is kept with the layer. Options: bits (2, 3, 4), recipe ("default", "rtn", "paper",
         "fast", "best"), iterations, damping (fraction of the mean diagonal; negative: none), outlier_ratio (0..0.1),
         lut_dtype ("f16", "f32"). row_weights [N] >= 0: how much each row counts in the report's error and norm (and in the
-        choice of the paper's best iterate); other codes do not depend on it. NumericError names row and column of a NaN; InvalidArgument for another K.
+        choice of the paper's best iterate); other codes do not depend on it. NumericError names row and column of a NaN;
+        InvalidArgument for another K.
         """
         chosen = quantize_options(**options)
         w, w_alive = matrix(weight, "weight")
@@ -168,7 +182,7 @@ class Layer(Handle):
         _, r_alive = matrix(row_weights, "row_weights")
         if r_alive:
             chosen.row_weights = ctypes.pointer(r_alive[0])
-        pointer = ctx.create(lib.ganq_layer_quantize, ctx.handle, w, hessian.handle if hessian else None, b, chosen)
+        pointer = ctx.create(lib.ganq_layer_quantize, ctx, w, expect(hessian, Hessian, "hessian", optional=True), b, chosen)
         del w_alive, b_alive, r_alive
         return cls(ctx, pointer)
 
@@ -176,30 +190,24 @@ class Layer(Handle):
     def from_codes(cls, ctx: Context, bits: int, codes: np.ndarray, lut: np.ndarray, bias: np.ndarray | None = None,
                    outliers: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> "Layer":
         """A layer from codes [N,K] uint8 (each < 2**bits), lut [N,2**bits] and CSR outliers (rowptr [N+1], cols, vals)."""
-        c, c_alive = matrix(np.asarray(codes, np.uint8), "codes")
+        c, c_alive = matrix(integers(codes, np.uint8, "codes"), "codes")
         t, t_alive = matrix(lut, "lut")
         b, b_alive = matrix(bias, "bias")
         sparse = [None, None, None]
         if outliers is not None:
-            arrays = [np.ascontiguousarray(a, d) for a, d in zip(outliers, (np.int32, np.int32, np.float32))]
-            if arrays[0].shape != (np.asarray(codes).shape[0] + 1,):
-                raise ValueError(f"outliers: rowptr has shape {arrays[0].shape}, expected ({len(codes) + 1},)")
-            if not (len(arrays[1]) == len(arrays[2]) == arrays[0][-1]):
-                raise ValueError("outliers: rowptr[-1], len(cols) and len(vals) differ")
-            kinds = (ctypes.c_int32, ctypes.c_int32, ctypes.c_float)
-            sparse = [a.ctypes.data_as(ctypes.POINTER(k)) for a, k in zip(arrays, kinds)]
-        pointer = ctx.create(lib.ganq_layer_import, ctx.handle, bits, c, t, b, *sparse)
+            sparse = _outlier_pointers(outliers, c_alive[1].shape[0])
+        pointer = ctx.create(lib.ganq_layer_import, ctx, integer(bits, "bits", ctypes.c_int32), c, t, b, *sparse)
         del c_alive, t_alive, b_alive
         return cls(ctx, pointer)
 
     @classmethod
     def load(cls, ctx: Context, path: str | os.PathLike, name: str | None = None) -> "Layer":
         """A layer from a safetensors file; name None: the only one in it."""
-        return cls(ctx, ctx.create(lib.ganq_layer_load, ctx.handle, path_bytes(path), name.encode() if name else None))
+        return cls(ctx, ctx.create(lib.ganq_layer_load, ctx, path_bytes(path), c_string(name, "name") if name else None))
 
     def save(self, path: str | os.PathLike, name: str) -> None:
         """Writes <name>.qweight, .lut, ... atomically."""
-        lib.ganq_layer_save(self.handle, path_bytes(path), name.encode())
+        lib.ganq_layer_save(self.handle, path_bytes(path), c_string(name, "name"))
 
     def matmul(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Y [M,N] = x [M,K] @ W~.T (+ bias). out: where to write (float32, float16 or bfloat16); default: as x's type."""
@@ -209,7 +217,7 @@ class Layer(Handle):
             array = a_alive[1]
             out = np.empty((array.shape[0], self.info().N), array.dtype)
         y, y_alive = matrix(out, "out", writable=True)
-        self._ctx.call(lib.ganq_lut_gemm, self._ctx.handle, self.handle, a, y)
+        self._ctx.call(lib.ganq_lut_gemm, self._ctx, self, a, y)
         del a_alive, y_alive
         return out[0] if vector and out.ndim == 2 else out
 
@@ -218,7 +226,7 @@ class Layer(Handle):
         info = self.info()
         out = np.empty((info.N, info.K), dtype)
         reference, alive = matrix(out, "out", writable=True)
-        self._ctx.call(lib.ganq_layer_dequantize, self._ctx.handle, self.handle, reference)
+        self._ctx.call(lib.ganq_layer_dequantize, self._ctx, self, reference)
         del alive
         return out
 
@@ -237,7 +245,7 @@ class Layer(Handle):
         """(error, norm) in float64 for the layer as stored; E = error / norm."""
         w, alive = matrix(weight, "weight")
         error, norm = ctypes.c_double(), ctypes.c_double()
-        self._ctx.call(lib.ganq_layer_objective, self._ctx.handle, self.handle, w, hessian.handle if hessian else None,
+        self._ctx.call(lib.ganq_layer_objective, self._ctx, self, w, expect(hessian, Hessian, "hessian", optional=True),
                        error, norm)
         del alive
         return error.value, norm.value

@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from . import _structs as s
-from ._handle import BF16, F16, F32, Handle, path_bytes, switch, text
+from ._handle import BF16, F16, F32, Handle, c_string, expect, integer, path_bytes, switch, text
 from ._library import lib
 from .context import Context
 from .layer import Layer, quantize_options
@@ -69,8 +69,8 @@ def _model_quantize_options(propagate: bool | None, skip: str | None, target_bit
                             options: dict) -> s.ModelQuantizeOptions:
     layer = quantize_options(**options)
     return s.ModelQuantizeOptions(propagate=switch(propagate), layer=ctypes.pointer(layer),
-                                  skip=skip.encode() if skip else None, target_bits=target_bits,
-                                  compensation=0 if compensation is None else compensation if compensation > 0 else -1)
+                                  skip=c_string(skip, "skip") if skip else None, target_bits=target_bits,
+                                  compensation=0 if compensation is None else -1 if compensation <= 0 else compensation)
 
 
 class Model(Handle):
@@ -87,13 +87,13 @@ class Model(Handle):
     def load(cls, ctx: Context, path: str | os.PathLike, verify: bool | None = None) -> "Model":
         """A Hugging Face directory, dense or written by save(). verify: check the CRC of dense tensors, too."""
         options = s.ModelOptions(verify=switch(verify))
-        return cls(ctx, ctx.create(lib.ganq_model_load, ctx.handle, path_bytes(path), options))
+        return cls(ctx, ctx.create(lib.ganq_model_load, ctx, path_bytes(path), options))
 
     @classmethod
     def random(cls, ctx: Context, path: str | os.PathLike, bits: int = 4, seed: int = 0) -> "Model":
         """Random weights in the shape of path/config.json, made in memory: for measuring speed."""
         options = s.RandomOptions(bits=bits, seed=seed)
-        return cls(ctx, ctx.create(lib.ganq_model_random, ctx.handle, path_bytes(path), options))
+        return cls(ctx, ctx.create(lib.ganq_model_random, ctx, path_bytes(path), options))
 
     def quantize(self, calibration: Corpus | None = None, propagate: bool | None = None, skip: str | None = None,
                  target_bits: float = 0, compensation: float | None = None, **options) -> "Model":
@@ -106,8 +106,8 @@ class Model(Handle):
         as for Layer.quantize. calibration may be None for recipe "rtn".
         """
         chosen = _model_quantize_options(propagate, skip, target_bits, compensation, options)
-        return Model(self._ctx, self._ctx.create(lib.ganq_model_quantize, self._ctx.handle, self.handle,
-                                                 calibration.handle if calibration else None, chosen))
+        return Model(self._ctx, self._ctx.create(lib.ganq_model_quantize, self._ctx, self,
+                                                 expect(calibration, Corpus, "calibration", optional=True), chosen))
 
     def plan(self, calibration: Corpus | None = None, propagate: bool | None = None, skip: str | None = None,
              target_bits: float = 0, compensation: float | None = None, **options) -> QuantizePlan:
@@ -115,7 +115,7 @@ class Model(Handle):
         chosen = _model_quantize_options(propagate, skip, target_bits, compensation, options)
         plan = s.QuantizePlan()
         sizes = (ctypes.c_int64 * self.info().linears)()
-        self._ctx.call(lib.ganq_model_plan, self._ctx.handle, self.handle, calibration.handle if calibration else None,
+        self._ctx.call(lib.ganq_model_plan, self._ctx, self, expect(calibration, Corpus, "calibration", optional=True),
                        chosen, plan, sizes)
         return QuantizePlan(plan.linears, plan.skipped, plan.weights, plan.bytes_before, plan.bytes_after,
                             plan.bits_per_weight, plan.memory_bytes, plan.activation_bytes, list(sizes))
@@ -124,8 +124,8 @@ class Model(Handle):
              calibration: str | None = None) -> None:
         """Writes the native directory. Exists if it is there, not empty, and force is not True (which replaces it)."""
         options = s.SaveOptions(force=switch(force), shard_bytes=shard_bytes,
-                                calibration=calibration.encode() if calibration else None)
-        self._ctx.call(lib.ganq_model_save, self._ctx.handle, self.handle, path_bytes(path), options)
+                                calibration=c_string(calibration, "calibration") if calibration else None)
+        self._ctx.call(lib.ganq_model_save, self._ctx, self, path_bytes(path), options)
 
     def export_dense(self, path: str | os.PathLike, dtype: str = "f16", force: bool | None = None,
                      shard_bytes: int = 0) -> None:
@@ -133,7 +133,7 @@ class Model(Handle):
         if dtype not in _DTYPES:
             raise ValueError(f'dtype "{dtype}": expected one of {", ".join(_DTYPES)}')
         options = s.SaveOptions(force=switch(force), shard_bytes=shard_bytes)
-        self._ctx.call(lib.ganq_model_export_dense, self._ctx.handle, self.handle, path_bytes(path), _DTYPES[dtype], options)
+        self._ctx.call(lib.ganq_model_export_dense, self._ctx, self, path_bytes(path), _DTYPES[dtype], options)
 
     def info(self) -> ModelInfo:
         i = s.ModelInfo()
@@ -145,7 +145,7 @@ class Model(Handle):
     def linear(self, i: int) -> LinearInfo:
         """Linear i, in order of execution."""
         info = s.LinearInfo()
-        lib.ganq_model_get_linear(self.handle, i, info)
+        lib.ganq_model_get_linear(self.handle, integer(i, "i"), info)
         return LinearInfo(text(info.name), info.bits, info.rows, info.cols, info.bits_per_weight, info.error, info.norm,
                           info.seconds, info.tokens)
 
@@ -153,6 +153,6 @@ class Model(Handle):
         return [self.linear(i) for i in range(self.info().linears)]
 
     def layer(self, i: int) -> Layer | None:
-        """The quantized layer of linear i, or None while it is dense."""
-        pointer = lib.ganq_model_layer(self.handle, i)
+        """The quantized layer of linear i, or None while it is dense; usable until this Model is closed."""
+        pointer = lib.ganq_model_layer(self.handle, integer(i, "i"))
         return Layer(self._ctx, pointer, owner=self) if pointer else None

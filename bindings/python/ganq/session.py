@@ -8,7 +8,7 @@ from typing import Callable
 import numpy as np
 
 from . import _structs as s
-from ._handle import Handle, ids_array
+from ._handle import Handle, expect, ids_array, integer
 from ._library import lib
 from .context import Context
 from .model import Model
@@ -41,7 +41,8 @@ def perplexity(ctx: Context, model: Model, corpus: Corpus, protocol: str = "gptq
         raise ValueError(f'protocol "{protocol}": expected one of {", ".join(_PROTOCOLS)}')
     options = s.PerplexityOptions(protocol=_PROTOCOLS[protocol], context=context, max_tokens=max_tokens)
     result = s.PerplexityResult()
-    ctx.call(lib.ganq_model_perplexity, ctx.handle, model.handle, corpus.handle, options, result)
+    ctx.call(lib.ganq_model_perplexity, ctx, expect(model, Model, "model"), expect(corpus, Corpus, "corpus"),
+             options, result)
     return Perplexity(result.perplexity, result.nll, result.tokens, result.sequences, result.context, protocol,
                       result.seconds)
 
@@ -53,30 +54,32 @@ class Session(Handle):
 
     def __init__(self, ctx: Context, model: Model, max_context: int = 0):
         """max_context: tokens the cache holds; 0: the model's maximum, at most 4096."""
-        super().__init__(ctx.create(lib.ganq_session_create, ctx.handle, model.handle, max_context))
+        super().__init__(ctx.create(lib.ganq_session_create, ctx, expect(model, Model, "model"),
+                                    integer(max_context, "max_context")))
+        self._ctx = ctx  # its callbacks
         self._vocab = model.info().vocab_size
 
     def prefill(self, ids) -> None:
         """Appends tokens at once. InvalidArgument for ids outside the vocabulary or a full cache."""
         array, pointer = ids_array(ids)
-        lib.ganq_session_prefill(self.handle, pointer, len(array))
+        self._ctx.call(lib.ganq_session_prefill, self, pointer, len(array))
 
     def prefill_logits(self, ids) -> np.ndarray:
         """The same, and the logits of every position: [count, vocab_size] float32."""
         array, pointer = ids_array(ids)
         logits = np.empty((len(array), self._vocab), np.float32)
-        lib.ganq_session_prefill_logits(self.handle, pointer, len(array),
-                                        logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+        self._ctx.call(lib.ganq_session_prefill_logits, self, pointer, len(array),
+                       logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
         return logits
 
     def step(self, token: int) -> None:
         """Appends one token."""
-        lib.ganq_session_step(self.handle, token)
+        self._ctx.call(lib.ganq_session_step, self, integer(token, "token", ctypes.c_int32))
 
     @property
     def logits(self) -> np.ndarray:
-        """A copy of the logits [vocab_size] after the last token; ValueError where there are none: before the first token, after
-        truncating, and when a device has failed (sample() then raises what failed)."""
+        """A copy of the logits [vocab_size] after the last token; ValueError where there are none: before the first token,
+        after truncating, and when a device has failed (sample() then raises what failed)."""
         pointer = lib.ganq_session_logits(self.handle)
         if not pointer:
             raise ValueError("there are no logits: no token has been appended yet, or they were dropped")
@@ -88,14 +91,14 @@ class Session(Handle):
 
     def truncate(self, length: int = 0) -> None:
         """Forgets all but the first `length` tokens."""
-        lib.ganq_session_truncate(self.handle, length)
+        lib.ganq_session_truncate(self.handle, integer(length, "length"))
 
     def sample(self, temperature: float = 0.0, top_k: int = 0, top_p: float = 0.0, min_p: float = 0.0,
                seed: int = 0) -> int:
         """Draws the next token from the logits (temperature 0: greedy); does not append it."""
         sampling = s.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
         token = ctypes.c_int32()
-        lib.ganq_session_sample(self.handle, sampling, token)
+        self._ctx.call(lib.ganq_session_sample, self, sampling, token)
         return token.value
 
     def generate(self, max_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 0.0,
@@ -123,7 +126,7 @@ class Session(Handle):
             array, pointer = ids_array(stop)
             options.stop, options.stop_count = pointer, len(array) or -1
         generated = ctypes.c_int64()
-        lib.ganq_session_generate(self.handle, options, s.TOKEN_FN(take), None, generated)
+        self._ctx.call(lib.ganq_session_generate, self, options, s.TOKEN_FN(take), None, generated)
         if raised:
             raise raised[0]
         return tokens

@@ -8,7 +8,7 @@ from typing import Iterator
 import numpy as np
 
 from . import _structs as s
-from ._handle import Handle, create, matrix, path_bytes, text
+from ._handle import Handle, c_string, create, matrix, path_bytes, text
 from ._library import lib
 
 
@@ -37,13 +37,13 @@ class Tensors(Handle):
         return lib.ganq_tensors_count(self.handle)
 
     def __contains__(self, name: str) -> bool:
-        return lib.ganq_tensors_find(self.handle, name.encode()) >= 0
+        return lib.ganq_tensors_find(self.handle, c_string(name, "name")) >= 0
 
     def __iter__(self) -> Iterator[str]:
         return (self._info(i).name for i in range(len(self)))
 
     def _index(self, name: str) -> int:
-        i = lib.ganq_tensors_find(self.handle, name.encode())
+        i = lib.ganq_tensors_find(self.handle, c_string(name, "name"))
         if i < 0:
             raise KeyError(name)
         return i
@@ -60,7 +60,7 @@ class Tensors(Handle):
 
     def metadata(self, key: str) -> str | None:
         """A value of __metadata__, or None."""
-        value = lib.ganq_tensors_meta(self.handle, key.encode())
+        value = lib.ganq_tensors_meta(self.handle, c_string(key, "key"))
         return None if value is None else text(value)
 
     def read(self, name: str, rows: slice = slice(None), dtype=np.float32) -> np.ndarray:

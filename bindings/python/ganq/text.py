@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 from typing import Iterable, Iterator
 
 import numpy as np
 
 from . import _structs as s
-from ._handle import Handle, create, ids_array, path_bytes
+from ._handle import Handle, c_string, create, expect, ids_array, integer, path_bytes
 from ._library import lib
 
 _BOS, _SPECIAL, _SKIP_SPECIAL = 1, 2, 1
@@ -25,7 +26,7 @@ class Tokenizer(Handle):
 
     def encode(self, text: str | bytes, bos: bool = False, special: bool = False) -> np.ndarray:
         """Token ids (int32). bos: begin with BOS; special: names of special tokens in the text count as such."""
-        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(memoryview(text))
         ids, count = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
         flags = (_BOS if bos else 0) | (_SPECIAL if special else 0)
         lib.ganq_tokenizer_encode(self.handle, data, len(data), flags, ctypes.byref(ids), ctypes.byref(count))
@@ -51,12 +52,12 @@ class Tokenizer(Handle):
 
     def piece(self, token: int) -> str | None:
         """The token as the vocabulary spells it, or None."""
-        piece = lib.ganq_tokenizer_piece(self.handle, token)
+        piece = lib.ganq_tokenizer_piece(self.handle, integer(token, "token", ctypes.c_int32))
         return None if piece is None else piece.decode("utf-8", "replace")
 
     def id(self, piece: str) -> int | None:
         """The id of a piece, or None."""
-        token = lib.ganq_tokenizer_id(self.handle, piece.encode())
+        token = lib.ganq_tokenizer_id(self.handle, c_string(piece, "piece"))
         return None if token < 0 else token
 
     @property
@@ -80,7 +81,8 @@ class Decoder(Handle):
     _free = "ganq_decoder_free"
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = True):
-        super().__init__(create(lib.ganq_decoder_create, tokenizer.handle, _SKIP_SPECIAL if skip_special else 0))
+        super().__init__(create(lib.ganq_decoder_create, expect(tokenizer, Tokenizer, "tokenizer").handle,
+                                _SKIP_SPECIAL if skip_special else 0))
         self._tokenizer = tokenizer
 
     def _text(self, function, *arguments) -> str:
@@ -90,7 +92,7 @@ class Decoder(Handle):
 
     def push(self, token: int) -> str:
         """The text that became complete with this token; may be empty."""
-        return self._text(lib.ganq_decoder_push, token)
+        return self._text(lib.ganq_decoder_push, integer(token, "token", ctypes.c_int32))
 
     def flush(self) -> str:
         """What is left of an incomplete character."""
@@ -120,9 +122,9 @@ class Corpus(Handle):
         if mode not in _MODES:
             raise ValueError(f'mode "{mode}": expected one of {", ".join(_MODES)}')
         options = s.CorpusOptions(mode=_MODES[mode], samples=samples, length=length, skip=skip, seed=seed)
+        used = expect(tokenizer, Tokenizer, "tokenizer", optional=True)
         self = cls.__new__(cls)
-        Handle.__init__(self, create(lib.ganq_corpus_load, tokenizer.handle if tokenizer else None, path_bytes(path),
-                                     options))
+        Handle.__init__(self, create(lib.ganq_corpus_load, None if used is None else used.handle, path_bytes(path), options))
         return self
 
     def add(self, ids) -> None:
@@ -139,12 +141,11 @@ class Corpus(Handle):
 
     def __getitem__(self, i: int) -> np.ndarray:
         """A copy of sequence i."""
-        if i < 0:
-            i += len(self)
-        count = ctypes.c_size_t()
-        ids = lib.ganq_corpus_get(self.handle, i, ctypes.byref(count))
-        if not ids:
+        index = operator.index(i) + (len(self) if i < 0 else 0)
+        if not 0 <= index < len(self):
             raise IndexError(f"sequence {i} of {len(self)}")
+        count = ctypes.c_size_t()
+        ids = lib.ganq_corpus_get(self.handle, index, ctypes.byref(count))
         return np.ctypeslib.as_array(ids, (count.value,)).copy()
 
     def __iter__(self) -> Iterator[np.ndarray]:
