@@ -1,6 +1,8 @@
 /* corpus.c - ganq_corpus_*: argument checks, then lib/io/corpus.c. */
 #include "corpus.h"
 
+#include "file.h"
+
 ganq_status ganq_corpus_create(ganq_corpus **out) {
     if (!out)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_corpus_create: out is NULL");
@@ -25,6 +27,7 @@ ganq_status ganq_corpus_load(const ganq_tokenizer *tokenizer, const char *path,
     ganq_corpus_options ours;
     if (!path || !out)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_corpus_load: %s is NULL", path ? "out" : "path");
+    GANQ_TRY(ganq__path_check(path, "ganq_corpus_load: path"));
     GANQ_TRY(ganq__options_read(&ours, sizeof ours, options, "ganq_corpus_options"));
     return ganq__corpus_load(tokenizer, path, &ours, out);
 }

@@ -2,6 +2,7 @@
 #include "hessian.h"
 
 #include "dtype.h"
+#include "file.h"
 
 #define REQUIRE(pointer, function)                                                                 \
     do {                                                                                           \
@@ -61,6 +62,7 @@ int64_t ganq_hessian_tokens(const ganq_hessian *hessian) {
 ganq_status ganq_hessian_save(const ganq_hessian *hessian, const char *path) {
     REQUIRE(hessian, "ganq_hessian_save");
     REQUIRE(path, "ganq_hessian_save");
+    GANQ_TRY(ganq__path_check(path, "ganq_hessian_save: path"));
     return ganq__hessian_save(hessian, path);
 }
 
@@ -68,6 +70,7 @@ ganq_status ganq_hessian_load(ganq_context *ctx, const char *path, ganq_hessian 
     REQUIRE(ctx, "ganq_hessian_load");
     REQUIRE(path, "ganq_hessian_load");
     REQUIRE(out, "ganq_hessian_load");
+    GANQ_TRY(ganq__path_check(path, "ganq_hessian_load: path"));
     return ganq__hessian_load(path, out);
 }
 

@@ -5,6 +5,7 @@
 
 #include "dense_ops.h"
 #include "dtype.h"
+#include "file.h"
 #include "layer.h"
 #include "layer_matrix.h"
 #include "lut_gemm.h"
@@ -132,6 +133,7 @@ ganq_status ganq_layer_save(const ganq_layer *layer, const char *path, const cha
     REQUIRE(layer, "ganq_layer_save");
     REQUIRE(path, "ganq_layer_save");
     REQUIRE(name, "ganq_layer_save");
+    GANQ_TRY(ganq__path_check(path, "ganq_layer_save: path"));
     if (!*name)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_layer_save: the name is empty");
     return ganq__layer_save(layer, path, name);
@@ -142,6 +144,7 @@ ganq_status ganq_layer_load(ganq_context *ctx, const char *path, const char *nam
     REQUIRE(ctx, "ganq_layer_load");
     REQUIRE(path, "ganq_layer_load");
     REQUIRE(out, "ganq_layer_load");
+    GANQ_TRY(ganq__path_check(path, "ganq_layer_load: path"));
     return ganq__layer_load(path, name, out);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "dtype.h"
+#include "file.h"
 #include "model.h"
 #include "quantize.h"
 #include "save.h"
@@ -20,6 +21,7 @@ ganq_status ganq_model_load(ganq_context *ctx, const char *dir, const ganq_model
     REQUIRE(ctx, "ganq_model_load");
     REQUIRE(dir, "ganq_model_load");
     REQUIRE(out, "ganq_model_load");
+    GANQ_TRY(ganq__path_check(dir, "ganq_model_load: dir"));
     GANQ_TRY(ganq__options_read(&o, sizeof o, options, "ganq_model_options"));
     if (o.verify < GANQ_SWITCH_DEFAULT || o.verify > GANQ_SWITCH_ON)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_model_options: verify %d is none of ganq_switch",
@@ -33,6 +35,7 @@ ganq_status ganq_model_random(ganq_context *ctx, const char *dir,
     REQUIRE(ctx, "ganq_model_random");
     REQUIRE(dir, "ganq_model_random");
     REQUIRE(out, "ganq_model_random");
+    GANQ_TRY(ganq__path_check(dir, "ganq_model_random: dir"));
     GANQ_TRY(ganq__options_read(&o, sizeof o, options, "ganq_random_options"));
     if (o.bits != 0 && o.bits != GANQ__RANDOM_DENSE && (o.bits < 2 || o.bits > 4))
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_random_options: %d bits; 2, 3, 4 and 16 are possible",
@@ -162,6 +165,7 @@ ganq_status ganq_model_save(ganq_context *ctx, const ganq_model *model, const ch
     REQUIRE(ctx, "ganq_model_save");
     REQUIRE(model, "ganq_model_save");
     REQUIRE(dir, "ganq_model_save");
+    GANQ_TRY(ganq__path_check(dir, "ganq_model_save: dir"));
     GANQ_TRY(read_save_options(&o, options));
     return ganq__model_save(ctx, model, dir, &o);
 }
@@ -172,6 +176,7 @@ ganq_status ganq_model_export_dense(ganq_context *ctx, const ganq_model *model, 
     REQUIRE(ctx, "ganq_model_export_dense");
     REQUIRE(model, "ganq_model_export_dense");
     REQUIRE(dir, "ganq_model_export_dense");
+    GANQ_TRY(ganq__path_check(dir, "ganq_model_export_dense: dir"));
     GANQ_TRY(read_save_options(&o, options));
     return ganq__model_export_dense(ctx, model, dir, dtype, &o);
 }

@@ -6,6 +6,7 @@
 
 #include "alloc.h"
 #include "dtype.h"
+#include "file.h"
 #include "safetensors.h"
 
 struct ganq_tensors {
@@ -15,6 +16,7 @@ struct ganq_tensors {
 ganq_status ganq_tensors_open(const char *path, ganq_tensors **out) {
     if (!path || !out)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_tensors_open: %s is NULL", path ? "out" : "path");
+    GANQ_TRY(ganq__path_check(path, "ganq_tensors_open: path"));
     ganq_tensors *tensors;
     GANQ_ALLOC(tensors, 1);
     const ganq_status status = ganq__path_is_dir(path)

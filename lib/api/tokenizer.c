@@ -1,6 +1,7 @@
 /* tokenizer.c - the public tokenizer calls. */
 #include "ganq/tokenizer.h"
 
+#include "file.h"
 #include "status.h"
 #include "tokenizer.h"
 
@@ -13,6 +14,7 @@ static ganq_status check_flags(uint32_t flags, uint32_t known, const char *what)
 ganq_status ganq_tokenizer_load(const char *path, ganq_tokenizer **out) {
     if (!path || !out)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "ganq_tokenizer_load: path or out is NULL");
+    GANQ_TRY(ganq__path_check(path, "ganq_tokenizer_load: path"));
     return ganq__tokenizer_load(path, out);
 }
 

@@ -42,7 +42,11 @@ ganq_status ganq__matrix_read(ganq_matrix *ours, const ganq_matrix *theirs, uint
     ganq_matrix m;
     if (!theirs)
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s is NULL", what);
-    GANQ_TRY(ganq__options_read(&m, sizeof m, theirs, what));
+    const ganq_status status = ganq__options_read(&m, sizeof m, theirs, "ganq_matrix");
+    if (status != GANQ_OK) {
+        ganq__fail_prefix("%s", what);
+        return status;
+    }
     const size_t element = ganq__dtype_size(m.dtype);
     if (!element || m.dtype > 31 || !(dtypes & GANQ__DTYPE_BIT(m.dtype)))
         GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s: element type %s (%d) is not accepted here", what,

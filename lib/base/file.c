@@ -256,9 +256,15 @@ ganq_status ganq__file_write(const char *path, const void *data, size_t size) {
     return ganq__writer_commit(&writer);
 }
 
+ganq_status ganq__path_check(const char *path, const char *what) {
+    if (!*path)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%s: the path is empty", what);
+    return GANQ_OK;
+}
+
 char *ganq__path_join(const char *dir, const char *name) {
     const size_t length = strlen(dir);
-    return ganq__format("%s%s%s", dir, length && dir[length - 1] == '/' ? "" : "/", name);
+    return ganq__format("%s%s%s", dir, length && dir[length - 1] != '/' ? "/" : "", name);
 }
 
 int ganq__path_exists(const char *path) { return access(path, F_OK) == 0; }
@@ -325,6 +331,14 @@ static int exchange(const char *a, const char *b) {
 #endif
 }
 
+/* What was at `to` lies at `old` now and is not needed any more. */
+static ganq_status remove_replaced(const char *old, const char *to) {
+    const ganq_status status = ganq__remove_tree(old);
+    if (status != GANQ_OK)
+        ganq__fail_prefix("%s: the new directory is in place, but the old one is left over as %s", to, old);
+    return status;
+}
+
 ganq_status ganq__replace_dir(const char *from, const char *to) {
     if (rename(from, to) == 0) { /* `to` was missing or an empty directory */
         sync_parent(to);
@@ -345,7 +359,7 @@ ganq_status ganq__replace_dir(const char *from, const char *to) {
             errno = error;
         }
         const int error = errno;
-        const ganq_status removed = failed ? GANQ_OK : ganq__remove_tree(aside);
+        const ganq_status removed = failed ? GANQ_OK : remove_replaced(aside, to);
         ganq__free(aside);
         if (failed)
             GANQ_FAIL(errno_status(error), "%s: cannot replace: %s", to, strerror(error));
@@ -353,7 +367,7 @@ ganq_status ganq__replace_dir(const char *from, const char *to) {
         return removed;
     }
     sync_parent(to);
-    return ganq__remove_tree(from); /* which is the old one now */
+    return remove_replaced(from, to); /* `from` is the old one now */
 }
 
 ganq_status ganq__copy_file(const char *from, const char *to) {

@@ -32,7 +32,10 @@ void ganq__writer_abort(ganq__writer *writer);         /* removes the temporary 
 /* open + write + commit. */
 ganq_status ganq__file_write(const char *path, const void *data, size_t size);
 
-/* "dir/name", freed with ganq__free; NULL on lack of memory. */
+/* INVALID_ARG for an empty path, which would name the current directory, or the root with something joined to it. `what`
+ * names it in the message. */
+ganq_status ganq__path_check(const char *path, const char *what);
+/* "dir/name", "name" in an empty dir; freed with ganq__free; NULL on lack of memory. */
 char *ganq__path_join(const char *dir, const char *name);
 int ganq__path_exists(const char *path);
 int ganq__path_is_dir(const char *path);
@@ -42,7 +45,8 @@ ganq_status ganq__make_dir(const char *path);
 /* Removes a directory and what is in it; no error when it is not there. */
 ganq_status ganq__remove_tree(const char *path);
 /* Puts directory `from` at `to`; an existing `to` is replaced as a whole (exchanged atomically where the system can,
- * then removed). Both on one file system. */
+ * then removed). Both on one file system. When only the removal fails, the message says that `from` is in place, and
+ * where the old one lies. */
 ganq_status ganq__replace_dir(const char *from, const char *to);
 /* Byte copy, atomic. */
 ganq_status ganq__copy_file(const char *from, const char *to);

@@ -165,10 +165,14 @@ END_TEST
 
 START_TEST(names_and_kinds) {
     char *joined = ganq__path_join("a", "b"), *slash = ganq__path_join("a/", "b"),
-         *root = ganq__path_join("", "b");
+         *here = ganq__path_join("", "b"), *root = ganq__path_join("/", "b");
     ck_assert_str_eq(joined, "a/b");
     ck_assert_str_eq(slash, "a/b");
+    ck_assert_str_eq(here, "b"); /* and not a name in the root */
     ck_assert_str_eq(root, "/b");
+    ck_ganq_ok(ganq__path_check("a", "dir"));
+    ck_ganq_fails(ganq__path_check("", "dir"), GANQ_ERR_INVALID_ARG, "dir: the path is empty");
+    ganq__free(here);
     ganq__free(joined);
     ganq__free(slash);
     ganq__free(root);
@@ -229,6 +233,25 @@ START_TEST(replace_dir) {
     make_tree("new", "five");
     ck_ganq_fails(ganq__replace_dir(in_dir("new"), in_dir("no/out")), GANQ_ERR_NOT_FOUND, "no/out");
     check_content(in_dir("new/five"), "five");
+}
+END_TEST
+
+/* Without descriptors the old directory cannot be listed, whoever asks: the new one is there all the same, and the message
+ * does not say otherwise. */
+START_TEST(replaced_and_left_over) {
+    struct rlimit old;
+    make_tree("out", "before");
+    make_tree("new", "after");
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    const struct rlimit none = {0, old.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    const ganq_status status = ganq__replace_dir(in_dir("new"), in_dir("out"));
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    ck_assert_int_eq(status, GANQ_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(ganq_last_error(), "/out: the new directory is in place"));
+    ck_assert_ptr_nonnull(strstr(ganq_last_error(), in_dir("new")));
+    check_content(in_dir("out/after"), "after");
+    check_content(in_dir("new/before"), "before");
 }
 END_TEST
 
@@ -308,6 +331,7 @@ int main(void) {
     tcase_add_test(tcase, names_and_kinds);
     tcase_add_test(tcase, remove_tree);
     tcase_add_test(tcase, replace_dir);
+    tcase_add_test(tcase, replaced_and_left_over);
     tcase_add_test(tcase, copies);
     tcase_add_test(tcase, maps_are_counted_across_threads);
     tcase_add_test(tcase, every_allocation_may_fail);

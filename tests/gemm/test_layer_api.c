@@ -368,6 +368,7 @@ START_TEST(a_saved_layer_multiplies_to_the_same_bits) {
     ck_ganq_fails(ganq_layer_save(layer, path, NULL), GANQ_ERR_INVALID_ARG, "name");
     ck_ganq_fails(ganq_layer_save(layer, path, ""), GANQ_ERR_INVALID_ARG, "name");
     ck_ganq_fails(ganq_layer_save(layer, NULL, "x"), GANQ_ERR_INVALID_ARG, "path");
+    ck_ganq_fails(ganq_layer_save(layer, "", "x"), GANQ_ERR_INVALID_ARG, "path is empty");
     ck_ganq_fails(ganq_layer_save(NULL, path, "x"), GANQ_ERR_INVALID_ARG, "layer");
     ck_ganq_fails(ganq_layer_save(layer, "/no/such/dir/x.safetensors", "x"), GANQ_ERR_NOT_FOUND,
                   "/no/such/dir");

@@ -78,6 +78,7 @@ START_TEST(loaded) {
     ck_ganq_fails(ganq_corpus_load(NULL, path, &options, &corpus), GANQ_ERR_INVALID_ARG, "mode 7");
     ck_ganq_fails(ganq_corpus_load(NULL, NULL, NULL, &corpus), GANQ_ERR_INVALID_ARG,
                   "path is NULL");
+    ck_ganq_fails(ganq_corpus_load(NULL, "", NULL, &corpus), GANQ_ERR_INVALID_ARG, "path is empty");
     ck_ganq_fails(ganq_corpus_load(NULL, path, NULL, NULL), GANQ_ERR_INVALID_ARG, "out is NULL");
     /* all defaults: windows of 2048 */
     ck_ganq_fails(ganq_corpus_load(NULL, path, NULL, &corpus), GANQ_ERR_INVALID_ARG,

@@ -337,6 +337,8 @@ START_TEST(existing_directories) {
     snprintf(file, sizeof file, "%s/file", root);
     ck_ganq_fails(ganq_model_save(ctx, model, inner, NULL), GANQ_ERR_NOT_FOUND, "no/such");
     ck_ganq_fails(ganq_model_save(ctx, model, "", NULL), GANQ_ERR_INVALID_ARG, "empty");
+    ganq_model *none = NULL;
+    ck_ganq_fails(ganq_model_load(ctx, "", NULL, &none), GANQ_ERR_INVALID_ARG, "dir: the path is empty");
     ck_ganq_fails(ganq_model_save(ctx, model, root, NULL), GANQ_ERR_EXISTS, root);
     ck_ganq_fails(ganq_model_save(ctx, model, root, &force), GANQ_ERR_INVALID_ARG, "inside");
     ck_ganq_ok(ganq__make_dir(target));

@@ -52,6 +52,7 @@ START_TEST(refuses) {
     ganq_tensors *tensors = NULL;
     ganq_tensor_info info = {.struct_size = sizeof info};
     ck_ganq_fails(ganq_tensors_open(NULL, &tensors), GANQ_ERR_INVALID_ARG, "path");
+    ck_ganq_fails(ganq_tensors_open("", &tensors), GANQ_ERR_INVALID_ARG, "path is empty");
     ck_ganq_fails(ganq_tensors_open("/nowhere/x.safetensors", &tensors), GANQ_ERR_NOT_FOUND,
                   "nowhere");
     ck_assert_ptr_null(tensors);
