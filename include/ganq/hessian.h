@@ -15,10 +15,12 @@ typedef struct ganq_hessian ganq_hessian;
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_create(ganq_context *ctx, int64_t K,
                                                         ganq_hessian **out);
 /* H += x^T x, tokens += rows.  x [M,K] f32/f16/bf16. NUMERIC, naming row and column, if x has a NaN or
- * infinity; then H is unchanged. The same bits for any number of threads. */
+ * infinity, or the column whose element of H's diagonal would leave the range of f32 (half of it: sums
+ * round); then H is unchanged. The same bits for any number of threads. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_add(ganq_context *ctx, ganq_hessian *hessian,
                                                      const ganq_matrix *x);
-/* into += from, tokens too. */
+/* into += from, tokens too. NUMERIC if the diagonal would leave the range of f32, as above; then `into` is
+ * unchanged. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_merge(ganq_hessian *into, const ganq_hessian *from);
 /* A caller's own H [K,K] (f32 or f64), e.g. weighted by gradients. NUMERIC if it has a NaN or infinity or
  * a negative diagonal element, INVALID_ARG if it is not symmetric (relative to sqrt(H_ii H_jj), 1e-3). */

@@ -1,12 +1,18 @@
 /* hessian.c - summing H = X^T X; a caller's own H. */
 #include "hessian.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "alloc.h"
 #include "dense_ops.h"
 #include "dtype.h"
+#include "half.h"
 #include "memory.h"
+
+/* Sums stay below: far enough from infinity for the rounding of f32 sums. No element of X^T X is larger than the largest
+ * on its diagonal, and neither is a part of its sum. */
+static const double largest_sum = FLT_MAX / 2;
 
 enum {
     CONVERT_ROWS = 2048
@@ -40,12 +46,55 @@ void ganq__hessian_free(ganq_hessian *hessian) {
     ganq__free(hessian);
 }
 
-static ganq_status check_row(const float *values, int64_t row, int64_t cols, const char *what) {
-    int64_t column = ganq__find_nonfinite(values, cols);
-    if (column >= 0)
+/* Raises *largest to the row's largest magnitude. As integers magnitudes have the same order, NaN and infinity on top. */
+static ganq_status check_row(const float *values, int64_t row, int64_t cols, const char *what, float *largest) {
+    int32_t most = (int32_t)ganq__f32_to_bits(*largest);
+    for (int64_t k = 0; k < cols; k++) {
+        const int32_t magnitude = (int32_t)(ganq__f32_to_bits(values[k]) & 0x7fffffffu);
+        most = magnitude > most ? magnitude : most;
+    }
+    if (most >= 0x7f800000) {
+        const int64_t column = ganq__find_nonfinite(values, cols);
         GANQ_FAIL(GANQ_ERR_NUMERIC, "%s: row %lld, column %lld is %s", what, (long long)row,
                   (long long)column, isnan(values[column]) ? "NaN" : "infinite");
+    }
+    *largest = ganq__bits_to_f32((uint32_t)most);
     return GANQ_OK;
+}
+
+/* The diagonal that H + x^T x will have, in float64. */
+static ganq_status check_sums(const ganq_hessian *hessian, const ganq_matrix *x, const char *what) {
+    const int64_t K = hessian->K;
+    ganq_status status = GANQ_OK;
+    float *row = NULL;
+    double *sums = NULL;
+    GANQ_ALLOC_GOTO(done, row, (size_t)K);
+    GANQ_ALLOC_GOTO(done, sums, (size_t)K);
+    for (int64_t k = 0; k < K; k++)
+        sums[k] = hessian->values[k * K + k];
+    for (int64_t r = 0; r < x->rows; r++) {
+        ganq__to_f32(row, ganq__matrix_row(x, r), x->dtype, K);
+        for (int64_t k = 0; k < K; k++)
+            sums[k] += (double)row[k] * row[k];
+    }
+    for (int64_t k = 0; k < K; k++)
+        if (sums[k] > largest_sum)
+            GANQ_FAIL_GOTO(done, GANQ_ERR_NUMERIC, "%s: column %lld: the squares add up to %g, more than f32 can hold",
+                           what, (long long)k, sums[k]);
+done:
+    ganq__free(row);
+    ganq__free(sums);
+    return status;
+}
+
+/* Whether H + x^T x, for an x with that largest magnitude, stays within f32. */
+static ganq_status check_range(const ganq_hessian *hessian, const ganq_matrix *x, float largest, const char *what) {
+    float diagonal = 0;
+    for (int64_t k = 0; k < hessian->K; k++)
+        diagonal = fmaxf(diagonal, hessian->values[k * hessian->K + k]);
+    if (diagonal + (double)x->rows * largest * largest <= largest_sum) /* as good as always */
+        return GANQ_OK;
+    return check_sums(hessian, x, what);
 }
 
 static ganq_status check_device(const ganq_context *ctx) {
@@ -80,9 +129,13 @@ done:
 
 ganq_status ganq__hessian_add(ganq_context *ctx, ganq_hessian *hessian, int64_t M, const float *x,
                               int64_t ldx, const char *what) {
+    const ganq_matrix rows = {
+        .dtype = GANQ_DTYPE_F32, .rows = M, .cols = hessian->K, .row_stride = ldx, .data = (void *)(uintptr_t)x};
+    float largest = 0;
     GANQ_TRY(check_device(ctx));
     for (int64_t r = 0; r < M; r++)
-        GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what));
+        GANQ_TRY(check_row(x + r * ldx, r, hessian->K, what, &largest));
+    GANQ_TRY(check_range(hessian, &rows, largest, what));
     GANQ_TRY(add_rows(ctx, M, hessian->K, x, ldx, hessian->values));
     hessian->tokens += M;
     return GANQ_OK;
@@ -94,13 +147,14 @@ ganq_status ganq__hessian_add_matrix(ganq_context *ctx, ganq_hessian *hessian, c
     if (x->dtype == GANQ_DTYPE_F32)
         return ganq__hessian_add(ctx, hessian, x->rows, x->data, x->row_stride, what);
     ganq_status status = GANQ_OK;
-    float *rows;
+    float *rows, largest = 0;
     GANQ_TRY(check_device(ctx));
     GANQ_ALLOC_GOTO(done, rows, (size_t)(block * K));
     for (int64_t r = 0; r < x->rows; r++) {
         ctx->host_dense->to_f32(rows, ganq__matrix_row(x, r), x->dtype, K);
-        GANQ_TRY_GOTO(done, check_row(rows, r, K, what));
+        GANQ_TRY_GOTO(done, check_row(rows, r, K, what, &largest));
     }
+    GANQ_TRY_GOTO(done, check_range(hessian, x, largest, what));
     for (int64_t first = 0; first < x->rows; first += block) {
         int64_t count = x->rows - first < block ? x->rows - first : block;
         for (int64_t r = 0; r < count; r++)
@@ -118,6 +172,12 @@ ganq_status ganq__hessian_merge(ganq_hessian *into, const ganq_hessian *from) {
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
                   "a Hessian of dimension %lld cannot be merged into one of dimension %lld",
                   (long long)from->K, (long long)into->K);
+    for (int64_t i = 0; i < into->K; i++) {
+        const double sum = (double)into->values[i * into->K + i] + from->values[i * into->K + i];
+        if (sum > largest_sum)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: diagonal element %lld would be %g, more than f32 can hold",
+                      (long long)i, sum);
+    }
     for (int64_t i = 0; i < into->K * into->K; i++)
         into->values[i] += from->values[i];
     into->tokens += from->tokens;

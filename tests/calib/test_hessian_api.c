@@ -106,7 +106,8 @@ START_TEST(add_refuses) {
     ck_ganq_fails(ganq_hessian_add(ctx, h, &wrong), GANQ_ERR_INVALID_ARG, "F64");
     wrong = matrix;
     wrong.struct_size = 0;
-    ck_ganq_fails(ganq_hessian_add(ctx, h, &wrong), GANQ_ERR_INVALID_ARG, "struct_size");
+    ck_ganq_fails(ganq_hessian_add(ctx, h, &wrong), GANQ_ERR_INVALID_ARG,
+                  "ganq_hessian_add: x: ganq_matrix: struct_size is 0; set it to sizeof(ganq_matrix)");
     bad[1][2] = NAN;
     ck_ganq_fails(ganq_hessian_add(ctx, h, &matrix), GANQ_ERR_NUMERIC, "row 1, column 2 is NaN");
     uint16_t half[K] = {0, 0x7c00, 0, 0};
@@ -114,6 +115,38 @@ START_TEST(add_refuses) {
     ck_ganq_fails(ganq_hessian_add(ctx, h, &f16), GANQ_ERR_NUMERIC, "row 0, column 1 is infinite");
     check_values(h, 1);
     ck_assert_int_eq(ganq_hessian_tokens(h), M);
+    ganq_hessian_free(h);
+}
+END_TEST
+
+/* Finite values whose squares f32 cannot hold: neither a call nor a sum of calls puts an infinity into H. */
+START_TEST(sums_stay_in_range) {
+    ganq_hessian *h = hessian_of_x(), *other;
+    float big[2][K] = {{0}}, values[K][K];
+    uint16_t narrow[K] = {0, 0, 0x7149, 0}; /* 1e30 in bf16 */
+    ganq_matrix f32 = GANQ_MATRIX(GANQ_DTYPE_F32, 2, K, big), bf16 = GANQ_MATRIX(GANQ_DTYPE_BF16, 1, K, narrow);
+    ganq_matrix out = GANQ_MATRIX(GANQ_DTYPE_F32, K, K, values);
+    big[1][3] = 1e30f;
+    ck_ganq_fails(ganq_hessian_add(ctx, h, &f32), GANQ_ERR_NUMERIC, "column 3: the squares add up to 1e+60");
+    ck_ganq_fails(ganq_hessian_add(ctx, h, &bf16), GANQ_ERR_NUMERIC, "column 2");
+    big[0][3] = big[1][3] = 1e19f; /* each alone is within the range */
+    ck_ganq_fails(ganq_hessian_add(ctx, h, &f32), GANQ_ERR_NUMERIC, "column 3");
+    check_values(h, 1);
+    ck_assert_int_eq(ganq_hessian_tokens(h), M);
+    ck_ganq_ok(ganq_hessian_create(ctx, K, &other));
+    big[0][3] = 0;
+    ck_ganq_ok(ganq_hessian_add(ctx, other, &f32));
+    ck_ganq_fails(ganq_hessian_add(ctx, other, &f32), GANQ_ERR_NUMERIC, "column 3");
+    ck_ganq_fails(ganq_hessian_merge(other, other), GANQ_ERR_NUMERIC, "diagonal element 3");
+    ck_assert_int_eq(ganq_hessian_tokens(other), 2);
+    ck_ganq_ok(ganq_hessian_export(other, &out));
+    ck_assert_float_eq(values[3][3], 1e19f * 1e19f);
+    big[1][3] = 0;
+    big[0][0] = 1e19f; /* another column may be as large */
+    ck_ganq_ok(ganq_hessian_add(ctx, other, &f32));
+    ck_ganq_ok(ganq_hessian_export(other, &out));
+    ck_assert_float_eq(values[0][0], 1e19f * 1e19f);
+    ganq_hessian_free(other);
     ganq_hessian_free(h);
 }
 END_TEST
@@ -193,6 +226,8 @@ START_TEST(save_and_load) {
     ck_ganq_fails(ganq_hessian_load(NULL, path, &loaded), GANQ_ERR_INVALID_ARG, "ctx");
     ck_ganq_fails(ganq_hessian_load(ctx, NULL, &loaded), GANQ_ERR_INVALID_ARG, "path");
     ck_ganq_fails(ganq_hessian_load(ctx, path, NULL), GANQ_ERR_INVALID_ARG, "out");
+    ck_ganq_fails(ganq_hessian_save(h, ""), GANQ_ERR_INVALID_ARG, "path is empty");
+    ck_ganq_fails(ganq_hessian_load(ctx, "", &loaded), GANQ_ERR_INVALID_ARG, "path is empty");
     ck_ganq_fails(ganq_hessian_load(ctx, "/no/such/h.safetensors", &loaded), GANQ_ERR_NOT_FOUND,
                   "/no/such/h");
     ck_ganq_fails(ganq_hessian_save(h, "/no/such/dir/h.safetensors"), GANQ_ERR_NOT_FOUND,
@@ -286,6 +321,7 @@ int main(void) {
     tcase_add_test(tests, create_and_free);
     tcase_add_test(tests, add_and_merge);
     tcase_add_test(tests, add_refuses);
+    tcase_add_test(tests, sums_stay_in_range);
     tcase_add_test(tests, import_checks_and_averages);
     tcase_add_test(tests, export_refuses);
     tcase_add_test(tests, save_and_load);
