@@ -66,6 +66,12 @@ int cli_parse(const cli_command *command, int argc, char **argv, const char **ar
 void cli_list_free(cli_list *list);
 /* "4096x4096"; 1 when it is one. */
 int cli_parse_shape(const char *text, int64_t *N, int64_t *K);
+/* --damping where the recipe does not look at it is a mistake: CLI_USAGE. damping < 0: not given. */
+int cli_check_damping(double damping, int64_t recipe);
+/* A small number stays one: 0 often means something else to the library. */
+float cli_float(double value);
+/* For options whose 0 means none, and < 0 not given, to what the library calls so: < 0 and 0. */
+float cli_fraction(double value);
 /* "128:256", rows [first, end). */
 int cli_parse_range(const char *text, int64_t *first, int64_t *end);
 /* "auto", "cpu", "cuda:1". */
@@ -91,7 +97,7 @@ typedef struct cli_common {
      "most memory to plan for, such as 800M or 8G; fails early when it is not enough"},            \
     {CLI_CHOICE, 0, "progress", &(common).progress, "auto|plain|json|none", 0, 0,                  \
      "on standard error. auto: one redrawn line on a terminal, else plain; plain: a line per "     \
-     "finished step; json: a JSON object per line"},                                               \
+     "finished step; json: a JSON object per line, messages (level, message), too"},               \
     {CLI_CHOICE, 0, "log", &(common).log, "error|warning|info|debug", 0, 0,                        \
      "least severe message that is shown"},                                                        \
     {CLI_END, 0, NULL, NULL, NULL, 0, 0, NULL}
@@ -109,8 +115,10 @@ int cli_interrupted(void);
 int cli_context_create(const cli_common *common, ganq_context **ctx);
 /* "fast" or "exact". */
 const char *cli_numerics(const ganq_context *ctx);
-/* "ganq: <message>" on standard error. */
+/* "ganq: <message>" on standard error; {"level": "error", "message": ...} with --progress json. */
 void cli_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same where nothing went wrong: its level is "info". */
+void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A message, and CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The library's last error in words, and the exit code for it. */
@@ -118,6 +126,11 @@ int cli_failed(ganq_status status);
 
 /* Compact JSON with a newline on standard output; takes the reference. */
 int cli_print_json(json_t *value);
+/* Tries a path for an output file before the long work: CLI_OK, or an exit code after a message. `option` names it there;
+ * special_too: a pipe or device will do. */
+int cli_check_output(const char *path, const char *option, int special_too);
+/* errno's reason why `path` cannot be created, and the exit code for it. */
+int cli_cannot_create(const char *path);
 /* To a file, atomically; takes the reference. */
 int cli_write_json(const char *path, json_t *value);
 /* Rows that are objects with the same keys, as a table or as JSON (one object when there is one
@@ -142,7 +155,10 @@ int cli_corpus_load(const char *model_dir, const char *text, const ganq_corpus_o
  */
 
 enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_PLAIN, CLI_PROGRESS_JSON, CLI_PROGRESS_NONE };
-void cli_progress_install(int64_t mode, ganq_context_options *options);
+/* Messages and progress take this form from here on. */
+void cli_progress_mode(int64_t mode);
+void cli_progress_install(ganq_context_options *options);
+int cli_progress_is_json(void);
 /* Removes the redrawn line, so that other text can be written. */
 void cli_progress_clear(void);
 
@@ -173,5 +189,7 @@ double cli_median(double *values, size_t count);
 
 #define CLI_RECIPES "default|rtn|paper|fast|best"
 #define CLI_LUT_DTYPES "f16|f32"
+#define CLI_DAMPING_HELP                                                                           \
+    "added to diag(H), as a part of its mean; 0: none; default: the recipe's; not for rtn and paper"
 
 #endif

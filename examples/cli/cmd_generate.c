@@ -111,7 +111,7 @@ int cmd_generate(int argc, char **argv) {
                                           .sampling = {.struct_size = sizeof generate.sampling,
                                                        .temperature = (float)temperature,
                                                        .top_k = (int32_t)top_k,
-                                                       .top_p = (float)top_p,
+                                                       .top_p = cli_float(top_p),
                                                        .min_p = (float)min_p,
                                                        .seed = (uint64_t)seed},
                                           .stop_count = ignore_eos ? -1 : 0};
@@ -133,9 +133,9 @@ int cmd_generate(int argc, char **argv) {
         code = CLI_INTERRUPTED;
     if (status == GANQ_OK && statistics) {
         double decode = cli_now() - prefilled;
-        cli_message("prompt %zu tokens, %.1f per second; generated %lld, %.1f per second", id_count,
-                    (double)id_count / (prefilled - started), (long long)generated,
-                    (double)generated / decode);
+        cli_note("prompt %zu tokens, %.1f per second; generated %lld, %.1f per second", id_count,
+                 (double)id_count / (prefilled - started), (long long)generated,
+                 (double)generated / decode);
     }
 done:
     ganq_decoder_free(out.decoder);

@@ -1,4 +1,5 @@
-/* cmd_inspect.c - `ganq inspect`: a model directory or a safetensors file, and their checksums. */
+/* cmd_inspect.c - `ganq inspect`: a model directory or a safetensors file, their checksums and layers. */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,8 +14,7 @@ typedef struct settings {
 static int exists(const char *dir, const char *name) {
     char path[4096];
     struct stat info;
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return stat(path, &info) == 0;
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && stat(path, &info) == 0;
 }
 
 static void format_shape(const ganq_tensor_info *info, char *out, size_t size) {
@@ -41,6 +41,84 @@ static int verify(const ganq_tensors *tensors, int64_t *checked, int64_t *withou
         *(info.has_crc ? checked : without) += 1;
     }
     return CLI_OK;
+}
+
+/* Reads the codes of every quantized layer of a model; the rest of it is checked when a model is loaded. A layer that was
+ * read stays in memory, so the model is opened anew when it has come to MOST bytes. */
+static int verify_model(ganq_context *ctx, const char *path, int64_t *layers) {
+    enum { MOST = 1 << 30 };
+    ganq_model *model = NULL;
+    ganq_model_info info = {.struct_size = sizeof info};
+    int64_t held = 0;
+    ganq_status status = ganq_model_load(ctx, path, NULL, &model);
+    if (status == GANQ_OK)
+        status = ganq_model_get_info(model, &info);
+    for (int64_t i = 0; status == GANQ_OK && i < info.linears && !cli_interrupted(); i++) {
+        ganq_layer_info layer = {.struct_size = sizeof layer};
+        if (held > MOST) {
+            ganq_model_free(model);
+            model = NULL;
+            held = 0;
+            status = ganq_model_load(ctx, path, NULL, &model);
+        }
+        if (status != GANQ_OK || !ganq_model_layer(model, i))
+            continue;
+        status = ganq_layer_export(ganq_model_layer(model, i), NULL, NULL);
+        if (status == GANQ_OK)
+            status = ganq_layer_get_info(ganq_model_layer(model, i), &layer);
+        held += layer.stored_bytes;
+        ++*layers;
+    }
+    ganq_model_free(model);
+    return status != GANQ_OK ? cli_failed(status) : cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
+}
+
+/* The name of the layer whose codes tensor i is, for free(); NULL when it is something else, such as another format's codes
+ * of that name. */
+static char *layer_of(const ganq_tensors *tensors, const ganq_tensor_info *tensor) {
+    static const char tail[] = ".qweight";
+    const size_t length = strlen(tensor->name), cut = sizeof tail - 1;
+    char *key = NULL, *lut = NULL, *name = NULL;
+    if (length <= cut || strcmp(tensor->name + length - cut, tail) != 0)
+        return NULL;
+    const int stem = (int)(length - cut);
+    if (asprintf(&key, "ganq.%.*s", stem, tensor->name) < 0)
+        key = NULL;
+    if (asprintf(&lut, "%.*s.lut", stem, tensor->name) < 0)
+        lut = NULL;
+    if (key && lut && (ganq_tensors_meta(tensors, key) || ganq_tensors_find(tensors, lut) >= 0))
+        name = strndup(tensor->name, length - cut);
+    free(key);
+    free(lut);
+    return name;
+}
+
+/* Loads every layer of a file of layers. A directory must be a model's: what else says how large its layers are? */
+static int verify_layers(ganq_context *ctx, const settings *s, const ganq_tensors *tensors, int64_t *layers) {
+    struct stat info;
+    const int is_file = stat(s->path, &info) == 0 && !S_ISDIR(info.st_mode);
+    ganq_status status = GANQ_OK;
+    for (int64_t i = 0; i < ganq_tensors_count(tensors) && status == GANQ_OK; i++) {
+        ganq_tensor_info tensor = {.struct_size = sizeof tensor};
+        ganq_layer *layer = NULL;
+        char *name = NULL;
+        if (cli_interrupted())
+            return CLI_INTERRUPTED;
+        status = ganq_tensors_get(tensors, i, &tensor);
+        if (status == GANQ_OK)
+            name = layer_of(tensors, &tensor);
+        if (name && !is_file) {
+            cli_message("%s: holds the layer %s but no config.json, so it cannot be checked", s->path, name);
+            free(name);
+            return CLI_NOT_FOUND;
+        }
+        if (name)
+            status = ganq_layer_load(ctx, s->path, name, &layer);
+        *layers += layer != NULL;
+        ganq_layer_free(layer);
+        free(name);
+    }
+    return status == GANQ_OK ? CLI_OK : cli_failed(status);
 }
 
 static void print_tensors(const ganq_tensors *tensors, json_t *list) {
@@ -150,15 +228,21 @@ static int run(ganq_context *ctx, const settings *s, json_t *out) {
             json_object_set_new(out, "tensors", list);
     }
     if (s->verify) {
-        int64_t checked, without;
+        int64_t checked, without, layers = 0;
         code = verify(tensors, &checked, &without);
+        if (code == CLI_OK)
+            code = is_model ? verify_model(ctx, s->path, &layers)
+                            : verify_layers(ctx, s, tensors, &layers);
+        cli_progress_clear();
         if (code == CLI_OK && s->json)
             json_object_set_new(out, "verified",
-                                json_pack("{s:I, s:I}", "checked", (json_int_t)checked,
-                                          "without_crc", (json_int_t)without));
+                                json_pack("{s:I, s:I, s:I}", "checked", (json_int_t)checked,
+                                          "without_crc", (json_int_t)without, "layers",
+                                          (json_int_t)layers));
         else if (code == CLI_OK)
-            printf("verified         %lld tensors match their CRC-32, %lld have none\n",
-                   (long long)checked, (long long)without);
+            printf("verified         %lld tensors match their CRC-32, %lld have none; %lld quantized "
+                   "layers are well-formed\n",
+                   (long long)checked, (long long)without, (long long)layers);
     }
     ganq_tensors_free(tensors);
     return code;
@@ -168,7 +252,7 @@ int cmd_inspect(int argc, char **argv) {
     settings s = {.common = CLI_COMMON_DEFAULTS};
     const cli_option options[] = {
         {CLI_FLAG, 0, "verify", &s.verify, NULL, 0, 0,
-         "check the CRC-32 of every tensor that has one"},
+         "check the CRC-32 of every tensor that has one, and all of every quantized layer"},
         {CLI_FLAG, 0, "layers", &s.layers, NULL, 0, 0, "list the linear layers of a model"},
         {CLI_FLAG, 0, "tensors", &s.tensors, NULL, 0, 0,
          "list the tensors of a model directory, too"},

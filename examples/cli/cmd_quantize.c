@@ -39,8 +39,7 @@ static int read_settings(int argc, char **argv, settings *s) {
          "linears whose name matches stay as they are, such as \"down_proj$\""},
         {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
          "alternations of codes and tables; default: the recipe's"},
-        {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10,
-         "added to diag(H), as a part of its mean; 0: none; default: the recipe's"},
+        {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10, CLI_DAMPING_HELP},
         {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0,
          "type of the stored tables"},
         {CLI_HEADING, 0, "Calibration", NULL, NULL, 0, 0, NULL},
@@ -84,7 +83,8 @@ static int read_settings(int argc, char **argv, settings *s) {
         return cli_usage("quantize: OUT is missing (ganq quantize --help)");
     if (!s->calibration && s->recipe != GANQ_RECIPE_RTN && !s->dry_run)
         return cli_usage("quantize: --calib FILE is needed for every recipe but rtn");
-    return CLI_CONTINUE;
+    code = cli_check_damping(s->damping, s->recipe);
+    return code == CLI_OK ? CLI_CONTINUE : code;
 }
 
 /* `path` without slashes at its end. */
@@ -94,19 +94,11 @@ static void trimmed(const char *path, char *out, size_t size) {
         out[n - 1] = 0;
 }
 
-static int cannot_create(const char *path) {
-    const int reason = errno;
-    cli_message("%s: cannot create it: %s", path, strerror(reason));
-    return reason == ENOENT ? CLI_NOT_FOUND : CLI_FAILURE;
-}
-
 /* Whether there can be a new directory beside OUT, and whether it may take its place. */
 static int check_directory(const settings *s) {
     char out[PATH_MAX], probe[PATH_MAX + 16];
     struct stat info;
     trimmed(s->paths[1], out, sizeof out);
-    if (!*out)
-        return cli_usage("quantize: the name of OUT is empty");
     DIR *dir = opendir(out);
     if (dir) {
         int entries = 0;
@@ -131,33 +123,48 @@ static int check_directory(const settings *s) {
     if (inside)
         return cli_usage("%s: cannot be replaced, %s is inside it", out, s->paths[0]);
     if (!mkdtemp(probe))
-        return cannot_create(out);
+        return cli_cannot_create(out);
     rmdir(probe);
     return CLI_OK;
 }
 
+/* Where a file or directory is or would be, links followed, for free(); NULL where its directory is not there. */
+static char *resolved(const char *path) {
+    char *real = realpath(path, NULL), *out = NULL;
+    if (real)
+        return real;
+    char name[PATH_MAX];
+    trimmed(path, name, sizeof name);
+    char *slash = strrchr(name, '/');
+    if (slash)
+        *slash = 0;
+    char *parent = realpath(!slash ? "." : *name ? name : "/", NULL);
+    if (parent && asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "", slash ? slash + 1 : name) < 0)
+        out = NULL;
+    free(parent);
+    return out;
+}
+
+/* OUT is replaced as a whole: the report can be neither that nor a part of it. */
+static int check_report(const settings *s) {
+    int code = cli_check_output(s->report, "--report", 1);
+    if (code != CLI_OK)
+        return code;
+    char *out = resolved(s->paths[1]), *report = resolved(s->report);
+    const size_t length = out ? strlen(out) : 0;
+    if (out && report && !strcmp(out, report))
+        code = cli_usage("quantize: --report and OUT are the same");
+    else if (out && report && !strncmp(out, report, length) && report[length] == '/')
+        code = cli_usage("quantize: --report %s is inside OUT", s->report);
+    free(out);
+    free(report);
+    return code;
+}
+
 /* What would only fail after the long work is tried before it. */
 static int check_outputs(const settings *s) {
-    char probe[PATH_MAX];
-    struct stat info;
     int code = check_directory(s);
-    if (code != CLI_OK || !s->report)
-        return code;
-    if (stat(s->report, &info) == 0 && S_ISDIR(info.st_mode)) {
-        cli_message("%s: is a directory; --report needs a file", s->report);
-        return CLI_EXISTS;
-    }
-    if (!strcmp(s->report, s->paths[1]))
-        return cli_usage("quantize: --report and OUT are the same");
-    if (stat(s->report, &info) == 0 && !S_ISREG(info.st_mode)) /* a pipe or device: written into */
-        return CLI_OK;
-    snprintf(probe, sizeof probe, "%s.probe-XXXXXX", s->report);
-    const int fd = mkstemp(probe);
-    if (fd < 0)
-        return cannot_create(s->report);
-    close(fd);
-    unlink(probe);
-    return CLI_OK;
+    return code != CLI_OK || !s->report ? code : check_report(s);
 }
 
 /* A name for config.json and the report, which are UTF-8. */
@@ -340,7 +347,7 @@ static int run(ganq_context *ctx, settings *s) {
     layer.bits = (int32_t)s->bits;
     layer.recipe = (int32_t)s->recipe;
     layer.iterations = s->iterations > 0 ? (int32_t)s->iterations : 0;
-    layer.damping = s->damping < 0 ? 0 : s->damping == 0 ? -1 : (float)s->damping;
+    layer.damping = cli_fraction(s->damping);
     layer.outlier_ratio = (float)s->outliers;
     layer.lut_dtype = s->lut_dtype ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16;
     ganq_model_quantize_options options = {.struct_size = sizeof options,
@@ -350,10 +357,7 @@ static int run(ganq_context *ctx, settings *s) {
                                            .skip = s->keep_dense,
                                            .target_bits =
                                                s->target_bits > 0 ? (float)s->target_bits : 0,
-                                           .compensation = s->compensation < 0    ? 0
-                                                           : s->compensation == 0 ? -1
-                                                                                  : (float)
-                                                                   s->compensation};
+                                           .compensation = cli_fraction(s->compensation)};
     if (code == CLI_OK)
         code = s->dry_run ? print_plan(ctx, model, &info, corpus, &options)
                           : quantize_and_save(ctx, s, model, corpus, description, &options, &info);

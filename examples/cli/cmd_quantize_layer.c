@@ -32,8 +32,7 @@ static int read_settings(int argc, char **argv, settings *s) {
         {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept exact"},
         {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
          "alternations; default: the recipe's"},
-        {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10,
-         "added to diag(H), as a part of its mean; 0: none; default: the recipe's"},
+        {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10, CLI_DAMPING_HELP},
         {CLI_CHOICE, 0, "lut-dtype", &s->lut_dtype, CLI_LUT_DTYPES, 0, 0,
          "type of the stored tables"},
         {CLI_TEXT, 'o', "out", &s->out, "FILE", 0, 0, "write the layer (of one --weight)"},
@@ -64,6 +63,10 @@ static int read_settings(int argc, char **argv, settings *s) {
         return cli_usage("quantize-layer: --out takes one --weight");
     if (s->rows && !cli_parse_range(s->rows, &s->first, &s->end))
         return cli_usage("--rows: expected A:B with A < B, found \"%s\"", s->rows);
+    if ((code = cli_check_damping(s->damping, s->recipe)) != CLI_OK)
+        return code;
+    if (s->out && (code = cli_check_output(s->out, "--out", 0)) != CLI_OK)
+        return code;
     return CLI_CONTINUE;
 }
 
@@ -144,12 +147,13 @@ static int load_hessian(ganq_context *ctx, const ganq_tensors *tensors, const se
 
 static ganq_status save_layer(const settings *s, const ganq_layer *layer, const char *weight) {
     static const char tail[] = ".weight";
-    char name[1024];
-    snprintf(name, sizeof name, "%s", weight);
-    size_t length = strlen(name), cut = sizeof tail - 1;
-    if (length > cut && !strcmp(name + length - cut, tail))
-        name[length - cut] = 0;
-    return ganq_layer_save(layer, s->out, name);
+    size_t length = strlen(weight), cut = sizeof tail - 1;
+    if (length > cut && !strcmp(weight + length - cut, tail))
+        length -= cut;
+    char *name = strndup(weight, length);
+    ganq_status status = name ? ganq_layer_save(layer, s->out, name) : GANQ_ERR_NO_MEMORY;
+    free(name);
+    return status;
 }
 
 static int quantize_one(ganq_context *ctx, const ganq_tensors *tensors, const settings *s, size_t i,
@@ -167,7 +171,7 @@ static int quantize_one(ganq_context *ctx, const ganq_tensors *tensors, const se
     options.bits = (int32_t)s->bits;
     options.recipe = (int32_t)s->recipe;
     options.iterations = s->iterations > 0 ? (int32_t)s->iterations : 0;
-    options.damping = s->damping < 0 ? 0 : s->damping == 0 ? -1 : (float)s->damping;
+    options.damping = cli_fraction(s->damping);
     options.outlier_ratio = (float)s->outliers;
     options.lut_dtype = s->lut_dtype ? GANQ_DTYPE_F32 : GANQ_DTYPE_F16;
     ganq_status status = ganq_layer_quantize(ctx, &weight, hessian, NULL, &options, &layer);

@@ -31,8 +31,29 @@ int cli_interrupted(void) {
     return interrupted;
 }
 
-static void message_list(const char *format, va_list list) {
+/* A message as a line of JSON. Names of files in it need not be UTF-8, as JSON is. */
+static void print_json_message(const char *level, const char *message) {
+    json_t *line = json_pack("{s:s, s:s}", "level", level, "message", message);
+    char *ascii = line ? NULL : strdup(message);
+    for (char *at = ascii; at && *at; at++)
+        *at = *at & 0x80 ? '?' : *at;
+    if (ascii)
+        line = json_pack("{s:s, s:s}", "level", level, "message", ascii);
+    free(ascii);
+    if (line)
+        json_dumpf(line, stderr, JSON_COMPACT);
+    fputc('\n', stderr);
+    json_decref(line);
+}
+
+static void message_list(const char *level, const char *format, va_list list) {
+    char *text = NULL;
     cli_progress_clear();
+    if (cli_progress_is_json() && vasprintf(&text, format, list) >= 0) {
+        print_json_message(level, text);
+        free(text);
+        return;
+    }
     fputs("ganq: ", stderr);
     vfprintf(stderr, format, list);
     fputc('\n', stderr);
@@ -41,14 +62,21 @@ static void message_list(const char *format, va_list list) {
 void cli_message(const char *format, ...) {
     va_list list;
     va_start(list, format);
-    message_list(format, list);
+    message_list("error", format, list);
+    va_end(list);
+}
+
+void cli_note(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    message_list("info", format, list);
     va_end(list);
 }
 
 int cli_usage(const char *format, ...) {
     va_list list;
     va_start(list, format);
-    message_list(format, list);
+    message_list("error", format, list);
     va_end(list);
     return CLI_USAGE;
 }
@@ -77,7 +105,11 @@ static void on_log(ganq_log_level level, const char *message, void *user) {
     static const char *const names[] = {"", "error", "warning", "info", "debug"};
     (void)user;
     int known = level >= GANQ_LOG_ERROR && level <= GANQ_LOG_DEBUG;
-    cli_message("%s: %s", known ? names[level] : "message", message);
+    const char *name = known ? names[level] : "message";
+    if (cli_progress_is_json())
+        print_json_message(name, message);
+    else
+        cli_message("%s: %s", name, message);
 }
 
 int cli_context_create(const cli_common *common, ganq_context **ctx) {
@@ -89,7 +121,7 @@ int cli_context_create(const cli_common *common, ganq_context **ctx) {
     options.memory_budget_bytes = common->memory > 0 ? common->memory : 0;
     options.log = on_log;
     options.log_level = (int32_t)common->log + 1;
-    cli_progress_install(common->progress, &options);
+    cli_progress_install(&options);
     ganq_status status = ganq_context_create(&options, ctx);
     return status == GANQ_OK ? CLI_OK : cli_failed(status);
 }
@@ -105,6 +137,42 @@ int cli_print_json(json_t *value) {
     if (failed)
         cli_message("cannot write JSON to standard output");
     return failed ? CLI_FAILURE : CLI_OK;
+}
+
+int cli_cannot_create(const char *path) {
+    const int reason = errno;
+    cli_message("%s: cannot create it: %s", path, strerror(reason));
+    return reason == ENOENT ? CLI_NOT_FOUND : CLI_FAILURE;
+}
+
+int cli_check_output(const char *path, const char *option, int special_too) {
+    struct stat info;
+    char *probe = NULL;
+    if (!*path)
+        return cli_usage("%s: the name of the file is empty", option);
+    const int exists = stat(path, &info) == 0;
+    if (exists && S_ISDIR(info.st_mode)) {
+        cli_message("%s: is a directory; %s needs a file", path, option);
+        return CLI_EXISTS;
+    }
+    if (exists && !S_ISREG(info.st_mode)) {
+        if (special_too)
+            return CLI_OK;
+        cli_message("%s: is a special file; %s needs a plain one", path, option);
+        return CLI_EXISTS;
+    }
+    if (asprintf(&probe, "%s.probe-XXXXXX", path) < 0) {
+        cli_message("out of memory");
+        return CLI_FAILURE;
+    }
+    const int fd = mkstemp(probe);
+    const int code = fd < 0 ? cli_cannot_create(path) : CLI_OK;
+    if (fd >= 0) {
+        close(fd);
+        unlink(probe);
+    }
+    free(probe);
+    return code;
 }
 
 /* Writes into what is there: a pipe or device, in whose place a rename would put a file. */
@@ -152,10 +220,11 @@ int cli_write_json(const char *path, json_t *value) {
     return written ? CLI_OK : CLI_FAILURE;
 }
 
-static void format_cell(const json_t *value, char *out, size_t size) {
+/* A cell in words: a text as it is, anything else in `out`. */
+static const char *format_cell(const json_t *value, char *out, size_t size) {
     if (json_is_string(value))
-        snprintf(out, size, "%s", json_string_value(value));
-    else if (json_is_integer(value))
+        return json_string_value(value);
+    if (json_is_integer(value))
         snprintf(out, size, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
         snprintf(out, size, "%.4g", json_real_value(value));
@@ -163,6 +232,21 @@ static void format_cell(const json_t *value, char *out, size_t size) {
         snprintf(out, size, "%s", json_is_true(value) ? "yes" : "no");
     else
         snprintf(out, size, "-");
+    return out;
+}
+
+/* As RFC 4180 has it. */
+static void print_csv_cell(const char *text) {
+    const int quoted = text[strcspn(text, ",\"\r\n")] != 0;
+    if (quoted)
+        putchar('"');
+    for (; *text; text++) {
+        if (*text == '"')
+            putchar('"');
+        putchar(*text);
+    }
+    if (quoted)
+        putchar('"');
 }
 
 int cli_print_rows(json_t *rows, int64_t format) {
@@ -185,12 +269,16 @@ int cli_print_rows(json_t *rows, int64_t format) {
                 continue;
             int column = 0;
             json_object_foreach(row, key, value) {
-                char cell[128];
-                format_cell(value, cell, sizeof cell);
+                char number[64];
+                const char *cell = line == 0 ? key : format_cell(value, number, sizeof number);
                 if (line == 1)
-                    printf("%s---", column ? "|" : "|");
+                    fputs("|---", stdout);
                 else
-                    printf("%s%s", column ? separator : *edge ? "| " : "", line == 0 ? key : cell);
+                    fputs(column ? separator : *edge ? "| " : "", stdout);
+                if (line != 1 && format == CLI_FORMAT_CSV)
+                    print_csv_cell(cell);
+                else if (line != 1)
+                    fputs(cell, stdout);
                 column++;
             }
             printf("%s%s\n", line != 1 && *edge ? " " : "", edge);

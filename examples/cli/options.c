@@ -1,5 +1,6 @@
 /* options.c - a command's table of options: parsing, and --help with the defaults. */
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,9 +205,16 @@ int cli_parse(const cli_command *command, int argc, char **argv, const char **ar
         if (code != CLI_CONTINUE)
             return code;
     }
+    const cli_option *progress = find_option(command, "progress", strlen("progress"), 1);
+    if (progress)
+        cli_progress_mode(*(int64_t *)progress->value);
     if (count < command->min_arguments)
         return cli_usage("%s: expected %s (ganq %s --help)", command->name, command->synopsis,
                          command->name);
+    for (int i = 0; i < count; i++)
+        if (!*arguments[i]) /* all of them are paths; "" would be the root of the file system */
+            return cli_usage("%s: argument %d of %s is empty", command->name, i + 1,
+                             command->synopsis);
     return CLI_CONTINUE;
 }
 
@@ -234,6 +242,20 @@ static int parse_pair(const char *text, char separator, int64_t *a, int64_t *b) 
 
 int cli_parse_shape(const char *text, int64_t *N, int64_t *K) {
     return parse_pair(text, 'x', N, K) && *N > 0 && *K > 0;
+}
+
+int cli_check_damping(double damping, int64_t recipe) {
+    if (damping < 0 || (recipe != GANQ_RECIPE_RTN && recipe != GANQ_RECIPE_PAPER))
+        return CLI_OK;
+    return cli_usage("--damping: the recipe %s does not use it", cli_choice(CLI_RECIPES, recipe));
+}
+
+float cli_float(double value) {
+    return value > 0 && value < FLT_MIN ? FLT_MIN : (float)value;
+}
+
+float cli_fraction(double value) {
+    return value < 0 ? 0 : value == 0 ? -1 : cli_float(value);
 }
 
 int cli_parse_range(const char *text, int64_t *first, int64_t *end) {

@@ -81,9 +81,16 @@ static int on_progress(const ganq_progress *progress, void *user) {
     return cli_interrupted();
 }
 
-void cli_progress_install(int64_t mode, ganq_context_options *options) {
+void cli_progress_mode(int64_t mode) {
     memset(&state, 0, sizeof state);
     state.mode = mode;
     state.redraw = mode == CLI_PROGRESS_AUTO && isatty(STDERR_FILENO);
+}
+
+int cli_progress_is_json(void) {
+    return state.mode == CLI_PROGRESS_JSON;
+}
+
+void cli_progress_install(ganq_context_options *options) {
     options->progress = on_progress;
 }

@@ -27,7 +27,8 @@ typedef struct ganq_quantize_options {
     int32_t recipe;        /* ganq_recipe                                                              */
     int32_t iterations;    /* code/table alternations K; default: the recipe's (PAPER: 10)             */
     float damping;         /* added to diag(H) as a fraction of its mean; default: the recipe's;
-                              negative: none                                                           */
+                              negative: none. Nothing to RTN, which factors no H, nor to PAPER, which has
+                              its own diagonal offset                                                  */
     float outlier_ratio;   /* part of the weights kept exact beside the codes (GANQ*), 0..0.1; default 0 */
     int32_t lut_dtype;     /* GANQ_DTYPE_F16 (default; a layer whose tables F16 cannot hold to 2^-10 gets
                               F32 all the same) or GANQ_DTYPE_F32                                       */

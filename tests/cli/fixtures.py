@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import sys
+import zlib
 
 
 class Command:
@@ -38,6 +39,21 @@ def write_safetensors(path, tensors):
         out.write(struct.pack("<Q", len(text)) + text)
         for _, _, data in tensors.values():
             out.write(data)
+
+
+def edit_safetensors(path, name, change):
+    """Replaces a tensor's bytes with change(bytes), of the same length, and its CRC-32 with theirs."""
+    with open(path, "rb") as file:
+        raw = file.read()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header, data = json.loads(raw[8:8 + size]), bytearray(raw[8 + size:])
+    first, end = header[name]["data_offsets"]
+    data[first:end] = change(bytes(data[first:end]))
+    header["__metadata__"]["ganq.crc32." + name] = "%08x" % zlib.crc32(data[first:end])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def floats(shape, scale=0.1, offset=0.0):

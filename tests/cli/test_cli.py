@@ -1,16 +1,19 @@
 """test_cli.py GANQ SOURCE_DIR - every command, its exit codes, its JSON and what it says about bad input."""
+import csv
+import io
 import json
 import os
 import resource
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 
-from fixtures import Command, floats, write_documents, write_model, write_safetensors
+from fixtures import Command, edit_safetensors, floats, write_documents, write_model, write_safetensors
 
 GANQ = Command(sys.argv[1])
 SOURCE = sys.argv[2]
@@ -73,6 +76,10 @@ class Overview(Base):
                             (("perplexity", "m"), "--text"), (("quantize-layer", "f"), "--weight"),
                             (("quantize-layer", "f", "--weight", "a", "--rows", "9:3"), "--rows"),
                             (("quantize-layer", "f", "--weight", "a", "--weight", "b", "--hessian", "h"), "1 --hessian"),
+                            (("quantize", "", "b", "--recipe", "rtn"), "argument 1"), (("inspect", ""), "empty"),
+                            (("export", "a", ""), "argument 2"),
+                            (("quantize", "a", "b", "--recipe", "rtn", "--damping", "0"), "recipe rtn does not use"),
+                            (("quantize-layer", "f", "--weight", "a", "--recipe", "paper", "--damping", "0.1"), "paper"),
                             (("bench",), "usage"), (("bench", "gemm", "--shape", "12"), "--shape"),
                             (("generate", "m", "--device", "tpu"), "tpu"),
                             (("generate", "m", "--memory", "12q"), "--memory")):
@@ -168,6 +175,19 @@ class Quantize(Base):
             self.assert_says(done, word)
             self.assertNotIn(" E ", done.stderr)
         self.assertFalse(os.path.exists(out))
+        there = self.path("there")
+        os.mkdir(there)
+        os.symlink(self.root, os.path.join(self.root, "link"))
+        for report, word in (("", "empty"), (os.path.join(self.root, ".", os.path.basename(out)), "same"),
+                             (os.path.join(self.root, "link", os.path.basename(out)), "same")):
+            _, done = self.quantize("--report", report, out=out, expect=USAGE)
+            self.assert_says(done, word)
+            self.assertNotIn(" E ", done.stderr)
+        _, done = self.quantize("--report", os.path.join(there, "..", os.path.basename(there), "r.json"), out=there,
+                                expect=USAGE)
+        self.assert_says(done, "is inside OUT")
+        self.assertFalse(os.path.exists(out))
+        self.assertEqual(os.listdir(there), [])
         self.assert_no_leftovers()
 
     def test_odd_surroundings(self):
@@ -204,6 +224,34 @@ class Quantize(Base):
         events = [json.loads(line) for line in done.stderr.splitlines()]
         self.assertEqual(len([e for e in events if "E" in e]), 14)
         self.assertTrue(all(0 <= e["fraction"] <= 1 for e in events))
+
+    def test_messages_as_json(self):
+        """With --progress json every line of standard error is an object, also where a name is not UTF-8."""
+        def lines(*words, expect):
+            return [json.loads(line) for line in
+                    GANQ.run(*words, "--progress", "json", expect=expect).stderr.splitlines()]
+        done = lines("quantize", self.model, self.path("logged"), "--recipe", "rtn", "--log", "debug", expect=OK)
+        self.assertTrue(all("fraction" in e or set(e) == {"level", "message"} for e in done))
+        name = os.fsdecode(b'no "such" \n\xff')
+        done = lines("inspect", os.path.join(self.root, name), expect=NOT_FOUND)
+        self.assertEqual([e["level"] for e in done], ["error"])
+        self.assertIn('no "such" \n?', done[0]["message"])
+        done = lines("quantize", self.model, "out", expect=USAGE)
+        self.assertIn("--calib", done[0]["message"])
+        done = lines("generate", self.model, "-n", 2, "--stats", expect=OK)
+        self.assertEqual([e["level"] for e in done if "message" in e], ["info"])
+
+    def test_verify_reads_the_codes(self):
+        """Bits beyond the last column, in a file whose sums are right."""
+        out = self.path("padded")
+        GANQ.run("quantize", self.model, out, "--recipe", "rtn", "--bits", 3)
+        facts = GANQ.json("inspect", out, "--verify", "--json")["verified"]
+        self.assertEqual(facts["layers"], 14)
+        codes = "model.layers.1.mlp.down_proj.qweight"  # 48 columns: two groups, the second one half empty
+        edit_safetensors(os.path.join(out, "model.safetensors"), codes, lambda data: data[:23] + b"\x80" + data[24:])
+        self.assert_says(GANQ.run("inspect", out, "--verify", expect=FAILURE), codes, "row 0", "column 63")
+        os.remove(os.path.join(out, "config.json"))
+        self.assert_says(GANQ.run("inspect", out, "--verify", expect=NOT_FOUND), "no config.json")
 
     def test_dry_run(self):
         before = sorted(os.listdir(self.root))
@@ -290,6 +338,41 @@ class QuantizeLayer(Base):
             file.seek(-2, 2)
             file.write(bytes([byte[0] ^ 1]))
         self.assert_says(GANQ.run("inspect", out, "--verify", expect=FAILURE), "a.lut")
+        GANQ.run("quantize-layer", self.file, "--weight", "a.weight", "--hessian", "H", "--out", out)
+        self.assertEqual(GANQ.json("inspect", out, "--json", "--verify")["verified"]["layers"], 1)
+        edit_safetensors(out, "a.lut", lambda data: data[:-2] + b"\0\x7e")  # NaN, with its sum made right
+        self.assert_says(GANQ.run("inspect", out, "--verify", expect=FAILURE), "a.lut")
+        GANQ.run("inspect", out)
+
+    def test_long_name(self):
+        name = "n" * 1500
+        write_safetensors(self.file, {name + ".weight": floats((4, 32))})
+        out = self.path("long.safetensors")
+        GANQ.run("quantize-layer", self.file, "--weight", name + ".weight", "--out", out)
+        self.assertEqual({t["name"] for t in GANQ.json("inspect", out, "--json")["tensors"]},
+                         {name + ".qweight", name + ".lut"})
+
+    def test_output_is_tried_first(self):
+        for out, code, word in (("", USAGE, "empty"), (self.root, EXISTS, "--out needs a file"),
+                                (os.path.join(self.root, "no", "x"), NOT_FOUND, "cannot create it"),
+                                ("/dev/null", EXISTS, "special file")):
+            # a weight that is not there would be missed later
+            done = GANQ.run("quantize-layer", self.file, "--weight", "none", "--out", out, expect=code)
+            self.assert_says(done, word)
+        self.assert_no_leftovers()
+
+    def test_small_damping(self):
+        """A damping that f32 takes for 0 is not the default, which tries more than one."""
+        rows = [[(3.0 if i == j else 0.0) + 1.0 / (1 + abs(i - j)) for j in range(48)] for i in range(48)]
+        write_safetensors(self.file, {"a": floats((32, 48)), "H": ("F64", [48, 48], struct.pack("<2304d", *sum(rows, [])))})
+        E = {}
+        for damping in (None, "0", "1e-50", "1e-30", "1e-320"):
+            words = () if damping is None else ("--damping", damping)
+            E[damping] = GANQ.json("quantize-layer", self.file, "--weight", "a", "--hessian", "H", "--bits", 3, "--json",
+                                   *words)["E"]
+        self.assertNotEqual(E[None], E["0"])
+        for damping in ("1e-50", "1e-30", "1e-320"):
+            self.assertEqual(E[damping], E["0"], damping)
 
     def test_bad_input(self):
         def run(*words, expect):
@@ -371,6 +454,13 @@ class Run(Base):
         rows = GANQ.run("bench", "gemm", "--shape", "32x32", "--seconds", 0, "-o", "csv").stdout.splitlines()
         self.assertEqual(len(rows[0].split(",")[0:4]), 4)
         self.assertIn("shape", rows[0].split(","))
+        odd = os.path.join(self.root, 'a,b "c"\n')
+        os.symlink(self.model, odd)
+        text = GANQ.run("bench", "decode", odd, "--prompt-tokens", 4, "-n", 2, "-o", "csv").stdout
+        rows = list(csv.reader(io.StringIO(text)))
+        self.assertEqual(len(rows), 2)
+        self.assertEqual(len(rows[0]), len(rows[1]))
+        self.assertEqual(dict(zip(*rows))["model"], odd)
         self.assert_says(GANQ.run("bench", "gemm", "--bits", "2,7", "--shape", "32x32", "--seconds", 0, expect=USAGE), "7")
         decode = GANQ.json("bench", "decode", self.model, "--prompt-tokens", 8, "-n", 4, "-o", "json")
         self.assertGreater(decode["decode_tokens_per_s"], 0)
