@@ -56,7 +56,7 @@ static int read_settings(int argc, char **argv, settings *s) {
         {CLI_INT, 0, "seed", &s->seed, "S", 0, 9e18, "of the random windows"},
         {CLI_HEADING, 0, "Output", NULL, NULL, 0, 0, NULL},
         {CLI_FLAG, 'f', "force", &s->force, NULL, 0, 0,
-         "replace OUT if it is there, in one step at the end"},
+         "replace OUT, a model's directory, if it is there, in one step at the end"},
         {CLI_TEXT, 0, "report", &s->report, "FILE", 0, 0,
          "write a JSON report: E of every layer, times, totals"},
         {CLI_FLAG, 0, "dry-run", &s->dry_run, NULL, 0, 0,
@@ -94,14 +94,20 @@ static void trimmed(const char *path, char *out, size_t size) {
         out[n - 1] = 0;
 }
 
+/* Whether a resolved path is the directory or lies in it. */
+static int lies_in(const char *path, const char *dir) {
+    const size_t length = strcmp(dir, "/") ? strlen(dir) : 0;
+    return !strncmp(path, dir, length) && (path[length] == '/' || !path[length]);
+}
+
 /* Whether there can be a new directory beside OUT, and whether it may take its place. */
 static int check_directory(const settings *s) {
     char out[PATH_MAX], probe[PATH_MAX + 16];
     struct stat info;
+    int entries = 0;
     trimmed(s->paths[1], out, sizeof out);
     DIR *dir = opendir(out);
     if (dir) {
-        int entries = 0;
         while (entries < 3 && readdir(dir))
             entries++;
         closedir(dir);
@@ -113,15 +119,23 @@ static int check_directory(const settings *s) {
         cli_message("%s exists and is not a readable directory", out);
         return CLI_EXISTS;
     }
-    char *real_out = realpath(out, NULL), *real_model = realpath(s->paths[0], NULL);
-    const size_t length = real_out ? strlen(real_out) : 0;
-    const int inside = real_out && real_model && !strncmp(real_model, real_out, length) &&
-                       (real_model[length] == '/' || length == 1);
+    char *real_out = realpath(out, NULL), *real_model = realpath(s->paths[0], NULL), *here = realpath(".", NULL);
+    const int holds_model = real_out && real_model && strcmp(real_model, real_out) && lies_in(real_model, real_out);
+    const int holds_caller = entries > 2 && real_out && here && lies_in(here, real_out);
+    char config[PATH_MAX + 16];
+    snprintf(config, sizeof config, "%s/config.json", out);
     snprintf(probe, sizeof probe, "%s.probe-XXXXXX", real_out ? real_out : out);
     free(real_out);
     free(real_model);
-    if (inside)
+    free(here);
+    if (holds_model)
         return cli_usage("%s: cannot be replaced, %s is inside it", out, s->paths[0]);
+    if (holds_caller)
+        return cli_usage("%s: cannot be replaced, the current directory is in it", out);
+    if (entries > 2 && stat(config, &info) != 0) {
+        cli_message("%s is not empty and holds no config.json: only a model's directory is replaced", out);
+        return CLI_EXISTS;
+    }
     if (!mkdtemp(probe))
         return cli_cannot_create(out);
     rmdir(probe);
@@ -151,10 +165,9 @@ static int check_report(const settings *s) {
     if (code != CLI_OK)
         return code;
     char *out = resolved(s->paths[1]), *report = resolved(s->report);
-    const size_t length = out ? strlen(out) : 0;
     if (out && report && !strcmp(out, report))
         code = cli_usage("quantize: --report and OUT are the same");
-    else if (out && report && !strncmp(out, report, length) && report[length] == '/')
+    else if (out && report && lies_in(report, out))
         code = cli_usage("quantize: --report %s is inside OUT", s->report);
     free(out);
     free(report);

@@ -37,15 +37,15 @@ static int lies_in(const char *path, const char *dir) {
 static ganq_status check_replaced(const char *target) {
     char *here = realpath(".", NULL), *config = ganq__path_join(target, "config.json");
     ganq_status status = config ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+    if (config && here && lies_in(here, target))
+        GANQ_FAIL_GOTO(free_paths, GANQ_ERR_INVALID_ARG,
+                       "%s: cannot be replaced, the current directory is %s", target,
+                       strcmp(here, target) ? "inside it" : "the same");
     if (config && !ganq__path_exists(config))
         GANQ_FAIL_GOTO(free_paths, GANQ_ERR_EXISTS,
                        "%s: is not empty and holds no config.json: only a model's directory is "
                        "replaced",
                        target);
-    if (config && here && lies_in(here, target))
-        GANQ_FAIL_GOTO(free_paths, GANQ_ERR_INVALID_ARG,
-                       "%s: cannot be replaced, the current directory is %s", target,
-                       strcmp(here, target) ? "inside it" : "the same");
 free_paths:
     ganq__free(config);
     free(here);

@@ -146,6 +146,17 @@ class Quantize(Base):
             file.write("x")
         self.assert_says(self.quantize("--bits", 2, out=out, expect=EXISTS)[1], "--force")
         self.assertEqual(os.listdir(out), ["stray"])
+        # What is no model stays, and is not found out after the work.
+        self.assert_says(self.quantize("--bits", 2, "--force", out=out, expect=EXISTS)[1], "no config.json")
+        self.assertEqual(os.listdir(out), ["stray"])
+        with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as file:
+            file.write("{}")
+        here = os.getcwd()
+        os.chdir(out)
+        try:
+            self.assert_says(self.quantize("--bits", 2, "--force", out=".", expect=USAGE)[1], "current directory")
+        finally:
+            os.chdir(here)
         self.quantize("--bits", 2, "--force", out=out)
         self.assertNotIn("stray", os.listdir(out))
         self.assertIn("config.json", os.listdir(out))
