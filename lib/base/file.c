@@ -339,8 +339,10 @@ static ganq_status remove_replaced(const char *old, const char *to) {
     return status;
 }
 
-ganq_status ganq__replace_dir(const char *from, const char *to) {
+ganq_status ganq__replace_dir(const char *from, const char *to, int *in_place) {
+    *in_place = 0;
     if (rename(from, to) == 0) { /* `to` was missing or an empty directory */
+        *in_place = 1;
         sync_parent(to);
         return GANQ_OK;
     }
@@ -359,6 +361,7 @@ ganq_status ganq__replace_dir(const char *from, const char *to) {
             errno = error;
         }
         const int error = errno;
+        *in_place = !failed;
         const ganq_status removed = failed ? GANQ_OK : remove_replaced(aside, to);
         ganq__free(aside);
         if (failed)
@@ -366,6 +369,7 @@ ganq_status ganq__replace_dir(const char *from, const char *to) {
         sync_parent(to);
         return removed;
     }
+    *in_place = 1;
     sync_parent(to);
     return remove_replaced(from, to); /* `from` is the old one now */
 }

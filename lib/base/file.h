@@ -45,9 +45,9 @@ ganq_status ganq__make_dir(const char *path);
 /* Removes a directory and what is in it; no error when it is not there. */
 ganq_status ganq__remove_tree(const char *path);
 /* Puts directory `from` at `to`; an existing `to` is replaced as a whole (exchanged atomically where the system can,
- * then removed). Both on one file system. When only the removal fails, the message says that `from` is in place, and
- * where the old one lies. */
-ganq_status ganq__replace_dir(const char *from, const char *to);
+ * then removed). Both on one file system. *in_place is set once `from` is there: an error is then the removal's, and
+ * the message says where the old one lies. */
+ganq_status ganq__replace_dir(const char *from, const char *to, int *in_place);
 /* Byte copy, atomic. */
 ganq_status ganq__copy_file(const char *from, const char *to);
 

@@ -365,7 +365,12 @@ static ganq_status save_dir(ganq_context *ctx, const ganq_model *model, const ch
         ganq__staging_abort(&staging);
         return status;
     }
-    return ganq__staging_commit(&staging);
+    int in_place;
+    status = ganq__staging_commit(&staging, &in_place);
+    if (status == GANQ_OK || !in_place)
+        return status;
+    ganq__log(ctx, GANQ_LOG_WARNING, "%s", ganq_last_error());
+    return GANQ_OK;
 }
 
 ganq_status ganq__model_save(ganq_context *ctx, const ganq_model *model, const char *dir,

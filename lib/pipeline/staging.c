@@ -154,11 +154,12 @@ static void sync_dir(const char *path) {
     close(fd);
 }
 
-ganq_status ganq__staging_commit(ganq__staging *staging) {
+ganq_status ganq__staging_commit(ganq__staging *staging, int *in_place) {
     ganq_status status = GANQ_OK;
+    *in_place = 0;
     sync_dir(staging->dir);
     if (staging->force) {
-        status = ganq__replace_dir(staging->dir, staging->target);
+        status = ganq__replace_dir(staging->dir, staging->target, in_place);
     } else if (rename(staging->dir, staging->target) != 0) {
         const int error = errno;
         status = error == EEXIST || error == ENOTEMPTY || error == ENOTDIR ? GANQ_ERR_EXISTS

@@ -19,8 +19,9 @@ ganq_status ganq__staging_open(const char *target, int force, const char *source
 /* Copies what a model directory holds beside config and weights: tokenizer, generation settings,
  * chat template, licence. */
 ganq_status ganq__staging_copy_companions(const ganq__staging *staging, const char *source);
-/* Puts the directory in its place; on failure, too, the temporary one is gone. */
-ganq_status ganq__staging_commit(ganq__staging *staging);
+/* Puts the directory in its place; on failure, too, the temporary one is gone. *in_place: it is there, and what failed is
+ * removing the one that it replaced. */
+ganq_status ganq__staging_commit(ganq__staging *staging, int *in_place);
 void ganq__staging_abort(ganq__staging *staging); /* keeps this thread's message */
 
 #endif

@@ -210,28 +210,30 @@ static void make_tree(const char *name, const char *content) {
 }
 
 START_TEST(replace_dir) {
+    int in_place;
     make_tree("new", "one");
-    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"))); /* not there */
+    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"), &in_place)); /* not there */
     check_content(in_dir("out/one"), "one");
     make_tree("new", "two");
-    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"))); /* full */
+    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"), &in_place)); /* full */
     check_content(in_dir("out/two"), "two");
     ck_assert(!ganq__path_exists(in_dir("out/one")));
     ck_ganq_ok(ganq__remove_tree(in_dir("out")));
     ck_ganq_ok(ganq__make_dir(in_dir("out")));
     make_tree("new", "three");
-    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"))); /* empty */
+    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"), &in_place)); /* empty */
     check_content(in_dir("out/three"), "three");
     ck_ganq_ok(ganq__remove_tree(in_dir("out")));
     ck_ganq_ok(ganq__file_write(in_dir("out"), "file", 4));
     make_tree("new", "four");
-    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"))); /* a file */
+    ck_ganq_ok(ganq__replace_dir(in_dir("new"), in_dir("out"), &in_place)); /* a file */
     check_content(in_dir("out/four"), "four");
     ck_assert_int_eq(entries(dir), 1);
-    ck_ganq_fails(ganq__replace_dir(in_dir("gone"), in_dir("out")), GANQ_ERR_NOT_FOUND, "out");
+    ck_ganq_fails(ganq__replace_dir(in_dir("gone"), in_dir("out"), &in_place), GANQ_ERR_NOT_FOUND, "out");
     check_content(in_dir("out/four"), "four");
     make_tree("new", "five");
-    ck_ganq_fails(ganq__replace_dir(in_dir("new"), in_dir("no/out")), GANQ_ERR_NOT_FOUND, "no/out");
+    ck_ganq_fails(ganq__replace_dir(in_dir("new"), in_dir("no/out"), &in_place), GANQ_ERR_NOT_FOUND, "no/out");
+    ck_assert_int_eq(in_place, 0);
     check_content(in_dir("new/five"), "five");
 }
 END_TEST
@@ -240,14 +242,17 @@ END_TEST
  * does not say otherwise. */
 START_TEST(replaced_and_left_over) {
     struct rlimit old;
+    int in_place;
     make_tree("out", "before");
     make_tree("new", "after");
     ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
     const struct rlimit none = {0, old.rlim_max};
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
-    const ganq_status status = ganq__replace_dir(in_dir("new"), in_dir("out"));
+    const ganq_status status = ganq__replace_dir(in_dir("new"), in_dir("out"), &in_place);
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    ck_assert_int_eq(in_place, 1);
     ck_assert_int_eq(status, GANQ_ERR_IO);
+    ck_assert_int_eq(in_place, 1);
     ck_assert_ptr_nonnull(strstr(ganq_last_error(), "/out: the new directory is in place"));
     ck_assert_ptr_nonnull(strstr(ganq_last_error(), in_dir("new")));
     check_content(in_dir("out/after"), "after");
