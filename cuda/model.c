@@ -32,6 +32,17 @@ static ganq_status cuda_add_norm(ganq_context *ctx, int64_t M, int64_t D, const 
     return GANQ_OK;
 }
 
+static ganq_status cuda_layer_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                                   const float *weight, const float *bias, float eps, float *y) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_layer_norm(ganq__cuda_queue_of(ctx), M, D, x, weight, bias, eps, y));
+    return GANQ_OK;
+}
+
+static ganq_status cuda_relu(ganq_context *ctx, int64_t count, float *x) {
+    GANQ_CUDA_RUN(ctx, ganq__cuda_relu(ganq__cuda_queue_of(ctx), count, x));
+    return GANQ_OK;
+}
+
 static ganq_status cuda_swiglu(ganq_context *ctx, int64_t count, float *gate, const float *up) {
     GANQ_CUDA_RUN(ctx, ganq__cuda_swiglu(ganq__cuda_queue_of(ctx), count, gate, up));
     return GANQ_OK;
@@ -219,10 +230,12 @@ const ganq__model_ops ganq__model_ops_cuda = {
     .embed = cuda_embed,
     .rms_norm = cuda_rms_norm,
     .add_norm = cuda_add_norm,
+    .layer_norm = cuda_layer_norm,
     .heads = cuda_heads,
     .attention = cuda_attention,
     .heads_attention = cuda_heads_attention,
     .swiglu = cuda_swiglu,
+    .relu = cuda_relu,
     .add = cuda_add,
     .argmax = cuda_argmax,
     .step_begin = cuda_step_begin,

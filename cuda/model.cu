@@ -1,4 +1,4 @@
-// model.cu - embedding, norms, rotary positions, SwiGLU: one pass over their data each.
+// model.cu - embedding, norms, rotary positions, SwiGLU, ReLU: one pass over their data each.
 //
 // Bound      by memory for many tokens, by the launch for one: what can be one kernel is one (sum and norm; norm, RoPE
 //            and the cache). Most norms and SwiGLUs of a step need none: lut_input.cuh.
@@ -114,6 +114,42 @@ cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const 
     while (threads < 1024 && threads * 4 < D)
         threads *= 2;
     return ganq_start(norm, dim3((unsigned)M), dim3((unsigned)threads), 0, queue, D, x, ldx, added, sum, weight, eps, y, ldy);
+}
+
+// One block per row, which it reads three times, from L1 or L2 but for the first.
+static __global__ void __launch_bounds__(1024) layer_norm(int64_t D, const float *x, const float *weight, const float *bias,
+                                                          float eps, float *y) {
+    __shared__ float box[2][32];
+    ganq_allow_next();
+    ganq_wait_for_previous();
+    const float *row = x + blockIdx.x * D;
+    float sum = 0, squares = 0;
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+        sum += row[d];
+    const float mean = ganq_block_sum(sum, box[0]) / (float)D;
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+        squares = fmaf(row[d] - mean, row[d] - mean, squares);
+    const float scale = 1 / sqrtf(ganq_block_sum(squares, box[1]) / (float)D + eps);
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x) // y may be x: each element by the thread that read it
+        y[blockIdx.x * D + d] = (row[d] - mean) * scale * weight[d] + bias[d];
+}
+cudaError_t ganq__cuda_layer_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, const float *weight,
+                                  const float *bias, float eps, float *y) {
+    int threads = 32;
+    while (threads < 1024 && threads * 4 < D)
+        threads *= 2;
+    return ganq_start(layer_norm, dim3((unsigned)M), dim3((unsigned)threads), 0, queue, D, x, weight, bias, eps, y);
+}
+
+static __global__ void relu(int64_t count, float *x) {
+    ganq_allow_next();
+    ganq_wait_for_previous();
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count && x[i] < 0)
+        x[i] = 0;
+}
+cudaError_t ganq__cuda_relu(ganq__cuda_queue queue, int64_t count, float *x) {
+    return ganq_start(relu, dim3(blocks_for(count, 256)), dim3(256), 0, queue, count, x);
 }
 
 static __global__ void swiglu(int64_t count, float *gate, const float *up) {

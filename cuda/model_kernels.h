@@ -23,6 +23,9 @@ cudaError_t ganq__cuda_embed(ganq__cuda_queue queue, int64_t M, int64_t D, const
 /* y = rms_norm(x + added), x + added to sum; added and sum NULL: of x alone. y NULL: the sum alone. */
 cudaError_t ganq__cuda_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, int64_t ldx, const float *added,
                             float *sum, const float *weight, float eps, float *y, int64_t ldy);
+cudaError_t ganq__cuda_layer_norm(ganq__cuda_queue queue, int64_t M, int64_t D, const float *x, const float *weight,
+                                  const float *bias, float eps, float *y);
+cudaError_t ganq__cuda_relu(ganq__cuda_queue queue, int64_t count, float *x);
 cudaError_t ganq__cuda_swiglu(ganq__cuda_queue queue, int64_t count, float *gate, const float *up);
 cudaError_t ganq__cuda_add(ganq__cuda_queue queue, int64_t count, const float *a, const float *b, float *y);
 

@@ -48,8 +48,11 @@ static const struct {
                   "\"vocab_size\": 128256, \"max_position_embeddings\": 8192, "
                   "\"rope_theta\": 500000.0, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\", "
                   "\"tie_word_embeddings\": false}"},
+    {"opt-6.7b", "{\"architectures\": [\"OPTForCausalLM\"], \"hidden_size\": 4096, "
+                 "\"ffn_dim\": 16384, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, "
+                 "\"vocab_size\": 50272, \"max_position_embeddings\": 2048}"},
 };
-#define SHAPE_NAMES "llama2-7b|tinyllama-1.1b|llama3-8b"
+#define SHAPE_NAMES "llama2-7b|tinyllama-1.1b|llama3-8b|opt-6.7b"
 
 static const char *shape_config(const char *name) {
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
@@ -156,7 +159,9 @@ static int is_tied(const char *dir, const char *config) {
     json_t *root;
     snprintf(path, sizeof path, "%s/config.json", dir ? dir : "");
     root = config ? json_loads(config, 0, NULL) : json_load_file(path, 0, NULL);
-    int tied = json_is_true(json_object_get(root, "tie_word_embeddings"));
+    const json_t *said = json_object_get(root, "tie_word_embeddings");
+    const char *architecture = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
+    const int tied = said ? json_is_true(said) : architecture && !strcmp(architecture, "OPTForCausalLM");
     json_decref(root);
     return tied;
 }

@@ -15,6 +15,7 @@ typedef struct ganq__lut_input {
     const float *a, *b; /* [M,K]; b NULL where there is none */
     /* of NORMED: */
     const float *weight; /* [K]                                                              */
+    const float *bias;   /* [K]: LayerNorm, not RMSNorm; no product makes that on the way     */
     float eps;
     float *sum; /* [M,K]: gets a + b where there is a b; overlaps neither a nor b */
 } ganq__lut_input;

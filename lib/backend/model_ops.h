@@ -60,12 +60,18 @@ typedef struct ganq__model_ops {
      * bits of add and rms_norm. */
     ganq_status (*add_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
                             float *sum, const float *weight, float eps, float *y);
+    /* y[m,d] = (x[m,d] - mean) / sqrt(variance + eps) * weight[d] + bias[d], mean and variance (over D,
+     * not D - 1) of x[m,:]; contiguous, y may be x. */
+    ganq_status (*layer_norm)(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                              const float *weight, const float *bias, float eps, float *y);
     ganq_status (*heads)(ganq_context *ctx, const ganq__heads *heads);
     ganq_status (*attention)(ganq_context *ctx, const ganq__attention *attention);
     /* Optional (NULL: one after the other): both, of the same tokens; the bits of both. q is undefined afterwards. */
     ganq_status (*heads_attention)(ganq_context *ctx, const ganq__heads *heads, const ganq__attention *attention);
     /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
     ganq_status (*swiglu)(ganq_context *ctx, int64_t count, float *gate, const float *up);
+    /* x[i] = max(x[i], 0); NaN stays. */
+    ganq_status (*relu)(ganq_context *ctx, int64_t count, float *x);
     /* y[i] = a[i] + b[i]; y may be a or b. */
     ganq_status (*add)(ganq_context *ctx, int64_t count, const float *a, const float *b, float *y);
     /* Optional, for devices: *best, in the context's memory, is the index of the largest of x, of

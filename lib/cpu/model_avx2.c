@@ -510,8 +510,10 @@ const ganq__model_ops ganq__model_ops_avx2 = {
     .embed = ganq__model_embed__ref,
     .rms_norm = rms_norm,
     .add_norm = add_norm,
+    .layer_norm = ganq__model_layer_norm__ref,
     .heads = heads,
     .attention = attention,
     .swiglu = swiglu,
+    .relu = ganq__model_relu__ref,
     .add = ganq__model_add__ref,
 };

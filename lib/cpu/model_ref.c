@@ -97,6 +97,58 @@ static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float
     return GANQ_OK;
 }
 
+typedef struct layer_norm_job {
+    int64_t M, D;
+    const float *x, *weight, *bias;
+    float eps, *y;
+} layer_norm_job;
+
+static void layer_norm_item(void *user, int64_t item, int worker) {
+    const layer_norm_job *job = user;
+    const int64_t D = job->D;
+    (void)worker;
+    for (int64_t m = item * TOKENS; m < min(job->M, (item + 1) * TOKENS); m++) {
+        const float *x = job->x + m * D;
+        float *y = job->y + m * D;
+        double sum = 0, squares = 0;
+        for (int64_t d = 0; d < D; d++)
+            sum += x[d];
+        const double mean = sum / (double)D;
+        for (int64_t d = 0; d < D; d++)
+            squares += (x[d] - mean) * (x[d] - mean);
+        const float middle = (float)mean,
+                    scale = (float)(1 / sqrt(squares / (double)D + job->eps));
+        for (int64_t d = 0; d < D; d++)
+            y[d] = (x[d] - middle) * scale * job->weight[d] + job->bias[d];
+    }
+}
+
+ganq_status ganq__model_layer_norm__ref(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                                        const float *weight, const float *bias, float eps,
+                                        float *y) {
+    layer_norm_job job = {M, D, x, weight, bias, eps, y};
+    ganq__parallel_for(ctx->pool, ceil_div(M, TOKENS), layer_norm_item, &job);
+    return GANQ_OK;
+}
+
+typedef struct relu_job {
+    int64_t count;
+    float *x;
+} relu_job;
+
+static void relu_item(void *user, int64_t item, int worker) {
+    const relu_job *job = user;
+    (void)worker;
+    for (int64_t i = item * RUN; i < min(job->count, (item + 1) * RUN); i++)
+        job->x[i] = job->x[i] < 0 ? 0 : job->x[i];
+}
+
+ganq_status ganq__model_relu__ref(ganq_context *ctx, int64_t count, float *x) {
+    relu_job job = {count, x};
+    ganq__parallel_for(ctx->pool, ceil_div(count, RUN), relu_item, &job);
+    return GANQ_OK;
+}
+
 /* Elements [at, at + count) of a cache. */
 static void store(void *cache, int32_t dtype, int64_t at, const float *x, int64_t count) {
     const float largest = 65504; /* of F16; NaN and infinity stay */
@@ -246,8 +298,10 @@ const ganq__model_ops ganq__model_ops_ref = {
     .embed = ganq__model_embed__ref,
     .rms_norm = rms_norm,
     .add_norm = add_norm,
+    .layer_norm = ganq__model_layer_norm__ref,
     .heads = heads,
     .attention = attention,
     .swiglu = swiglu,
+    .relu = ganq__model_relu__ref,
     .add = ganq__model_add__ref,
 };

@@ -7,6 +7,9 @@
 
 ganq_status ganq__model_embed__ref(ganq_context *ctx, int64_t M, int64_t D, const int32_t *ids,
                                    const void *weight, int32_t dtype, float *h);
+ganq_status ganq__model_layer_norm__ref(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                                        const float *weight, const float *bias, float eps, float *y);
+ganq_status ganq__model_relu__ref(ganq_context *ctx, int64_t count, float *x);
 ganq_status ganq__model_add__ref(ganq_context *ctx, int64_t count, const float *a, const float *b,
                                  float *y);
 

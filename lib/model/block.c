@@ -1,7 +1,8 @@
 /* block.c - one block: norm, attention, norm, MLP, each added to the residual stream.
  *
  *   h -> norm -> q,k,v -> (norm q,k), RoPE, cache -> attention -> o -> + h = r
- *   r -> norm -> gate,up -> silu(gate) * up -> down -> + r = the next h */
+ *   r -> norm -> gate,up -> silu(gate) * up -> down -> + r = the next h
+ *   or  norm -> up -> relu -> down                                        */
 #include "block.h"
 
 #include <math.h>
@@ -74,6 +75,7 @@ ganq_status ganq__rope_create(ganq_context *ctx, const ganq__config *c, int64_t 
                               ganq__rope *out) {
     ganq__rope rope = {.ctx = ctx, .positions = positions, .half = c->head_dim / 2};
     const size_t count = (size_t)positions * (size_t)rope.half;
+    const int turns = !(c->family && c->family->positions); /* else all angles are 0 */
     float *cosines, *sines = NULL;
     double *frequencies = NULL;
     ganq_status status;
@@ -83,7 +85,7 @@ ganq_status ganq__rope_create(ganq_context *ctx, const ganq__config *c, int64_t 
     ganq__rope_frequencies(c, frequencies);
     for (int64_t p = 0; p < positions; p++)
         for (int64_t i = 0; i < rope.half; i++) {
-            double angle = (double)p * frequencies[i];
+            double angle = turns ? (double)p * frequencies[i] : 0;
             cosines[p * rope.half + i] = (float)(c->rope_attention * cos(angle));
             sines[p * rope.half + i] = (float)(c->rope_attention * sin(angle));
         }
@@ -191,6 +193,13 @@ static ganq_status make_input(const piece *p, int64_t K, const ganq__lut_input *
                                            : w->gate;
     if (input->kind == GANQ__LUT_SWIGLU)
         return ops->swiglu(p->ctx, p->M * K, w->gate, w->up);
+    if (input->kind == GANQ__LUT_NORMED && input->bias) {
+        const float *sum = input->b ? input->sum : input->a;
+        if (input->b)
+            GANQ_TRY(ops->add(p->ctx, p->M * K, input->a, input->b, input->sum));
+        return ops->layer_norm(p->ctx, p->M, K, sum, input->weight, input->bias, input->eps,
+                               w->normed);
+    }
     if (input->kind == GANQ__LUT_NORMED && input->b)
         return ops->add_norm(p->ctx, p->M, K, input->a, input->b, input->sum, input->weight,
                              input->eps, w->normed);
@@ -207,7 +216,7 @@ static ganq_status apply(const piece *p, ganq__role first, int count, const ganq
     const float *x;
     int taken = 0;
     *ends = 0;
-    if (input->kind != GANQ__LUT_PLAIN && !p->run->observe && !p->run->stop)
+    if (input->kind != GANQ__LUT_PLAIN && !input->bias && !p->run->observe && !p->run->stop)
         GANQ_TRY(ganq__linears_forward_input(p->ctx, count, linears, p->M, input, ys, &taken));
     if (taken)
         return GANQ_OK;
@@ -271,6 +280,7 @@ static ganq_status forward_piece(const piece *p) {
                                        .a = p->run->resume ? w->residual : p->h,
                                        .b = p->run->resume ? w->normed : NULL,
                                        .weight = p->block->attention_norm,
+                                       .bias = p->block->attention_norm_bias,
                                        .eps = eps,
                                        .sum = p->h},
                           output = {.kind = GANQ__LUT_PLAIN, .a = w->attended},
@@ -278,9 +288,12 @@ static ganq_status forward_piece(const piece *p) {
                                  .a = p->h,
                                  .b = w->normed,
                                  .weight = p->block->mlp_norm,
+                                 .bias = p->block->mlp_norm_bias,
                                  .eps = eps,
                                  .sum = w->residual},
-                          down = {.kind = GANQ__LUT_SWIGLU, .a = w->gate, .b = w->up};
+                          down = {.kind = GANQ__LUT_SWIGLU, .a = w->gate, .b = w->up},
+                          plain_down = {.kind = GANQ__LUT_PLAIN, .a = w->up};
+    const int plain = p->config->family->plain_mlp;
     int ends;
     GANQ_TRY(apply(p, GANQ__ROLE_Q, 3, &attention, qkv, &ends));
     if (ends)
@@ -289,10 +302,13 @@ static ganq_status forward_piece(const piece *p) {
     GANQ_TRY(apply(p, GANQ__ROLE_O, 1, &output, &w->normed, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_GATE, 2, &mlp, gate_up, &ends));
+    GANQ_TRY(plain ? apply(p, GANQ__ROLE_UP, 1, &mlp, &w->up, &ends)
+                   : apply(p, GANQ__ROLE_GATE, 2, &mlp, gate_up, &ends));
     if (ends)
         return GANQ_OK;
-    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, &down, &w->normed, &ends));
+    if (plain)
+        GANQ_TRY(p->ctx->model->relu(p->ctx, p->M * p->config->intermediate, w->up));
+    GANQ_TRY(apply(p, GANQ__ROLE_DOWN, 1, plain ? &plain_down : &down, &w->normed, &ends));
     if (ends || p->run->pause)
         return GANQ_OK;
     return p->ctx->model->add(p->ctx, p->M * p->config->hidden, w->residual, w->normed, p->h);

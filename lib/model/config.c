@@ -25,11 +25,12 @@ static const int64_t default_window = 4096;
                      "model.layers.%d.self_attn.v_proj", "model.layers.%d.self_attn.o_proj",       \
                      "model.layers.%d.mlp.gate_proj",    "model.layers.%d.mlp.up_proj",            \
                      "model.layers.%d.mlp.down_proj"},                                             \
-    .attention_norm = "model.layers.%d.input_layernorm.weight",                                    \
-    .mlp_norm = "model.layers.%d.post_attention_layernorm.weight",                                 \
-    .q_norm = "model.layers.%d.self_attn.q_norm.weight",                                           \
-    .k_norm = "model.layers.%d.self_attn.k_norm.weight", .embedding = "model.embed_tokens.weight", \
-    .final_norm = "model.norm.weight", .head = "lm_head"
+    .attention_norm = "model.layers.%d.input_layernorm",                                           \
+    .mlp_norm = "model.layers.%d.post_attention_layernorm",                                        \
+    .q_norm = "model.layers.%d.self_attn.q_norm",                                                  \
+    .k_norm = "model.layers.%d.self_attn.k_norm", .embedding = "model.embed_tokens",               \
+    .final_norm = "model.norm", .head = "lm_head", .intermediate_key = "intermediate_size",        \
+    .activation_key = "hidden_act", .activation = "silu"
 
 static const ganq__family families[] = {
     {
@@ -48,6 +49,30 @@ static const ganq__family families[] = {
         .attention_bias = GANQ__BIAS_QKV,
         .window = GANQ__WINDOW_BY_LAYER,
         LLAMA_NAMES,
+    },
+    {
+        .architecture = "OPTForCausalLM",
+        .attention_bias = GANQ__BIAS_BY_KEY,
+        .mlp_bias = GANQ__BIAS_BY_KEY,
+        .layer_norm = 1,
+        .plain_mlp = 1,
+        .positions = "model.decoder.embed_positions",
+        .first_position = 2,
+        .linear_names = {"model.decoder.layers.%d.self_attn.q_proj",
+                         "model.decoder.layers.%d.self_attn.k_proj",
+                         "model.decoder.layers.%d.self_attn.v_proj",
+                         "model.decoder.layers.%d.self_attn.out_proj", NULL,
+                         "model.decoder.layers.%d.fc1", "model.decoder.layers.%d.fc2"},
+        .attention_norm = "model.decoder.layers.%d.self_attn_layer_norm",
+        .mlp_norm = "model.decoder.layers.%d.final_layer_norm",
+        .embedding = "model.decoder.embed_tokens",
+        .final_norm = "model.decoder.final_layer_norm",
+        .head = "lm_head",
+        .intermediate_key = "ffn_dim",
+        .activation_key = "activation_function",
+        .activation = "relu",
+        .norm_eps = 1e-5,
+        .tied = 1,
     },
     {
         .architecture = "Qwen3ForCausalLM",
@@ -103,7 +128,8 @@ static ganq_status number_in(const json_t *object, const char *key, const char *
 
 static ganq_status read_shape(const json_t *root, const char *path, ganq__config *c) {
     GANQ_TRY(required_int(root, "hidden_size", path, max_width, &c->hidden));
-    GANQ_TRY(required_int(root, "intermediate_size", path, max_width, &c->intermediate));
+    GANQ_TRY(
+        required_int(root, c->family->intermediate_key, path, max_width, &c->intermediate));
     GANQ_TRY(required_int(root, "num_hidden_layers", path, max_layers, &c->layers));
     GANQ_TRY(required_int(root, "num_attention_heads", path, max_heads, &c->heads));
     GANQ_TRY(required_int(root, "vocab_size", path, max_vocab, &c->vocab));
@@ -133,17 +159,51 @@ static ganq_status read_shape(const json_t *root, const char *path, ganq__config
     return GANQ_OK;
 }
 
+/* OPT: what all of its models but the one with 350M parameters have in common. */
+static ganq_status read_opt_switches(const json_t *root, const char *path, ganq__config *c) {
+    static const struct {
+        const char *key;
+        int value;
+    } fixed[] = {{"do_layer_norm_before", 1},
+                 {"layer_norm_elementwise_affine", 1},
+                 {"_remove_final_layer_norm", 0}};
+    int64_t width;
+    int biases;
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        int found;
+        GANQ_TRY(ganq__json_bool(root, fixed[i].key, path, fixed[i].value, &found));
+        if (found != fixed[i].value)
+            GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: \"%s\": %s is not supported", path, fixed[i].key,
+                      found ? "true" : "false");
+    }
+    GANQ_TRY(
+        ganq__json_int(root, "word_embed_proj_dim", path, 1, max_width, c->hidden, &width));
+    if (width != c->hidden)
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
+                  "%s: \"word_embed_proj_dim\": %" PRId64
+                  " is not supported (supported: hidden_size = %" PRId64 ")",
+                  path, width, c->hidden);
+    GANQ_TRY(ganq__json_bool(root, "enable_bias", path, 1, &biases));
+    c->attention_bias = c->output_bias = c->mlp_bias = biases;
+    return GANQ_OK;
+}
+
 static ganq_status read_switches(const json_t *root, const char *path, ganq__config *c) {
     const ganq__family *family = c->family;
     const char *activation;
-    GANQ_TRY(ganq__json_string(root, "hidden_act", path, "silu", &activation));
-    if (strcmp(activation, "silu") && strcmp(activation, "swish"))
-        GANQ_FAIL(GANQ_ERR_UNSUPPORTED,
-                  "%s: \"hidden_act\": \"%s\" is not supported (supported: silu)", path,
-                  activation);
-    GANQ_TRY(number_in(root, "rms_norm_eps", path, 0, 1, 1e-6, &c->norm_eps));
-    GANQ_TRY(ganq__json_bool(root, "tie_word_embeddings", path, 0, &c->tied));
+    GANQ_TRY(
+        ganq__json_string(root, family->activation_key, path, family->activation, &activation));
+    if (strcmp(activation, family->activation) &&
+        (strcmp(activation, "swish") || strcmp(family->activation, "silu")))
+        GANQ_FAIL(GANQ_ERR_UNSUPPORTED, "%s: \"%s\": \"%s\" is not supported (supported: %s)",
+                  path, family->activation_key, activation, family->activation);
+    c->norm_eps = family->norm_eps;
+    if (!family->norm_eps)
+        GANQ_TRY(number_in(root, "rms_norm_eps", path, 0, 1, 1e-6, &c->norm_eps));
+    GANQ_TRY(ganq__json_bool(root, "tie_word_embeddings", path, family->tied, &c->tied));
     int attention = 0, mlp = 0;
+    if (family->positions)
+        return read_opt_switches(root, path, c);
     if (family->attention_bias == GANQ__BIAS_BY_KEY)
         GANQ_TRY(ganq__json_bool(root, "attention_bias", path, 0, &attention));
     if (family->mlp_bias == GANQ__BIAS_BY_KEY)
@@ -223,6 +283,8 @@ static ganq_status read_rope(const json_t *root, const char *path, ganq__config 
     double rotated;
     c->rope_kind = GANQ__ROPE_PLAIN;
     c->rope_factor = c->rope_attention = 1;
+    if (c->family->positions)
+        return GANQ_OK;
     GANQ_TRY(number_in(root, "rope_theta", path, 0, 1e15, 10000, &c->rope_theta));
     GANQ_TRY(number_in(root, "partial_rotary_factor", path, 0, 1, 1, &rotated));
     for (int i = 0; i < 2; i++) {
@@ -416,6 +478,20 @@ void ganq__config_free(ganq__config *config) {
     ganq__free(config->eos);
     ganq__free(config->windows);
     memset(config, 0, sizeof *config);
+}
+
+int ganq__config_roles(const ganq__config *c) {
+    return GANQ__ROLE_COUNT - c->family->plain_mlp;
+}
+
+ganq__role ganq__config_role(const ganq__config *c, int j) {
+    return (ganq__role)(j + (c->family->plain_mlp && j >= GANQ__ROLE_GATE));
+}
+
+int ganq__config_role_place(const ganq__config *c, ganq__role role) {
+    if (c->family->plain_mlp && role >= GANQ__ROLE_GATE)
+        return role == GANQ__ROLE_GATE ? -1 : role - 1;
+    return role;
 }
 
 void ganq__config_linear_shape(const ganq__config *c, ganq__role role, int64_t *N, int64_t *K) {

@@ -6,7 +6,7 @@
 
 #include "context.h"
 
-/* The linears of a block in order of execution. */
+/* The linears of a block in order of execution; there is no gate in a plain MLP. */
 typedef enum ganq__role {
     GANQ__ROLE_Q = 0,
     GANQ__ROLE_K,
@@ -33,10 +33,17 @@ typedef enum ganq__window_rule {
                              Qwen3) */
 } ganq__window_rule;
 
-/* A family: RMSNorm, rotate-half RoPE and SwiGLU are common to all there are so far; the rest is
- * data. Tensor names are printf templates with one %d for the block. */
+/* A family as data: RMSNorm, rotate-half RoPE and SwiGLU, unless it says otherwise. Names of modules
+ * are printf templates with one %d for the block; their tensors end in ".weight" and ".bias". */
 typedef struct ganq__family {
     const char *architecture;
+    int layer_norm; /* LayerNorm with a bias in the place of RMSNorm                            */
+    int plain_mlp;  /* down(relu(up(x)))                                                        */
+    const char *positions; /* a learned vector per position is added to the embedding, no RoPE */
+    int first_position;    /* its row of position 0                                            */
+    const char *intermediate_key, *activation_key, *activation; /* in config.json               */
+    double norm_eps; /* where config.json has no key for it; 0: rms_norm_eps                    */
+    int tied;        /* where config.json does not say                                          */
     ganq__bias_rule attention_bias, mlp_bias;
     ganq__window_rule window;
     int qk_norm; /* RMSNorm over each head of q and k, before RoPE */
@@ -83,6 +90,12 @@ typedef struct ganq__config {
  * names file, key, expected and found. */
 ganq_status ganq__config_load(ganq_context *ctx, const char *dir, ganq__config *out);
 void ganq__config_free(ganq__config *config); /* and zeroes it */
+
+/* A block's linears in order of execution: how many, the j-th one's role, the place of a role (-1: a
+ * plain MLP has no gate). */
+int ganq__config_roles(const ganq__config *config);
+ganq__role ganq__config_role(const ganq__config *config, int j);
+int ganq__config_role_place(const ganq__config *config, ganq__role role);
 
 /* [N,K] of a block's linear. */
 void ganq__config_linear_shape(const ganq__config *config, ganq__role role, int64_t *N, int64_t *K);

@@ -118,15 +118,24 @@ static void keep_other(const loader *l, const ganq__tensor *tensor) {
     l->store->others[l->store->other_count++] = tensor;
 }
 
-static ganq_status load_norm(const loader *l, const char *template, int block, int64_t size,
-                             float **out) {
+static ganq_status load_vector(const loader *l, const char *template, int block,
+                               const char *suffix, int64_t size, float **out) {
     const char *name;
     const ganq__tensor *tensor;
-    GANQ_TRY(make_name(l->store, template, block, "", &name));
+    GANQ_TRY(make_name(l->store, template, block, suffix, &name));
     GANQ_TRY(find_tensor(l, name, 1, &size, &tensor));
     GANQ_TRY(to_f32(l, tensor, out));
     keep_other(l, tensor);
     return GANQ_OK;
+}
+
+/* bias: NULL, or where a LayerNorm's goes. */
+static ganq_status load_norm(const loader *l, const char *template, int block, int64_t size,
+                             float **weight, float **bias) {
+    GANQ_TRY(load_vector(l, template, block, ".weight", size, weight));
+    return bias && l->store->config.family->layer_norm
+               ? load_vector(l, template, block, ".bias", size, bias)
+               : GANQ_OK;
 }
 
 /* quantization_config.tensors.<name>: {"N", "K", "bits"}. */
@@ -170,17 +179,20 @@ static ganq_status load_block(const loader *l, int index) {
     ganq__block *block = &l->model->blocks[index];
     block->index = index;
     block->window = c->windows ? c->windows[index] : 0;
-    GANQ_TRY(load_norm(l, family->attention_norm, index, c->hidden, &block->attention_norm));
+    GANQ_TRY(load_norm(l, family->attention_norm, index, c->hidden, &block->attention_norm,
+                       &block->attention_norm_bias));
     if (family->qk_norm) {
-        GANQ_TRY(load_norm(l, family->q_norm, index, c->head_dim, &block->q_norm));
-        GANQ_TRY(load_norm(l, family->k_norm, index, c->head_dim, &block->k_norm));
+        GANQ_TRY(load_norm(l, family->q_norm, index, c->head_dim, &block->q_norm, NULL));
+        GANQ_TRY(load_norm(l, family->k_norm, index, c->head_dim, &block->k_norm, NULL));
     }
-    GANQ_TRY(load_norm(l, family->mlp_norm, index, c->hidden, &block->mlp_norm));
-    for (int i = 0; i < GANQ__ROLE_COUNT; i++) {
-        ganq__linear *linear = &block->linears[i];
-        linear->role = (ganq__role)i;
-        ganq__config_linear_shape(c, linear->role, &linear->N, &linear->K);
-        GANQ_TRY(load_linear(l, family->linear_names[i], index,
+    GANQ_TRY(load_norm(l, family->mlp_norm, index, c->hidden, &block->mlp_norm,
+                       &block->mlp_norm_bias));
+    for (int i = 0; i < ganq__config_roles(c); i++) {
+        const ganq__role role = ganq__config_role(c, i);
+        ganq__linear *linear = &block->linears[role];
+        linear->role = role;
+        ganq__config_linear_shape(c, role, &linear->N, &linear->K);
+        GANQ_TRY(load_linear(l, family->linear_names[role], index,
                              ganq__config_linear_has_bias(c, linear->role), linear));
     }
     return GANQ_OK;
@@ -188,10 +200,22 @@ static ganq_status load_block(const loader *l, int index) {
 
 static ganq_status load_embedding(const loader *l) {
     const ganq__config *c = &l->store->config;
-    const int64_t shape[2] = {c->vocab, c->hidden};
+    const int64_t first = c->family->first_position;
+    const int64_t shape[2] = {c->vocab, c->hidden}, places[2] = {first + c->max_positions, c->hidden};
+    ganq_model *model = l->model;
     const ganq__tensor *tensor;
-    GANQ_TRY(find_tensor(l, c->family->embedding, 2, shape, &tensor));
-    GANQ_TRY(view(l, tensor, &l->model->embedding, &l->model->embedding_dtype));
+    const char *name;
+    GANQ_TRY(make_name(l->store, c->family->embedding, 0, ".weight", &name));
+    GANQ_TRY(find_tensor(l, name, 2, shape, &tensor));
+    GANQ_TRY(view(l, tensor, &model->embedding, &model->embedding_dtype));
+    keep_other(l, tensor);
+    if (!c->family->positions)
+        return GANQ_OK;
+    GANQ_TRY(make_name(l->store, c->family->positions, 0, ".weight", &name));
+    GANQ_TRY(find_tensor(l, name, 2, places, &tensor));
+    GANQ_TRY(view(l, tensor, &model->positions, &model->positions_dtype));
+    model->positions = (const char *)model->positions +
+                       (size_t)(first * c->hidden) * ganq__dtype_size(model->positions_dtype);
     keep_other(l, tensor);
     return GANQ_OK;
 }
@@ -206,18 +230,19 @@ static int same_tensor(const ganq__tensor *a, const ganq__tensor *b) {
 static ganq_status settle_tie(const loader *l) {
     ganq__config *c = &l->store->config;
     const ganq__tensor *head, *embedding;
-    const char *name;
+    const char *name, *embedding_name;
     if (!c->tied || l->random_bits)
         return GANQ_OK;
     if (!json_object_get(c->quantized, c->family->head)) {
         GANQ_TRY(make_name(l->store, c->family->head, 0, ".weight", &name));
         head = ganq__tensors_find(l->store->tensors, name);
-        embedding = ganq__tensors_find(l->store->tensors, c->family->embedding);
+        GANQ_TRY(make_name(l->store, c->family->embedding, 0, ".weight", &embedding_name));
+        embedding = ganq__tensors_find(l->store->tensors, embedding_name);
         if (!head || same_tensor(head, embedding))
             return GANQ_OK;
         ganq__log(l->ctx, GANQ_LOG_WARNING,
                   "%s: config.json has tie_word_embeddings, but %s and %s differ: they are not tied",
-                  l->store->dir, name, c->family->embedding);
+                  l->store->dir, name, embedding_name);
     }
     c->tied = 0;
     return json_object_set_new(c->json, "tie_word_embeddings", json_false()) ? GANQ_ERR_NO_MEMORY
@@ -280,21 +305,22 @@ static void warn_of_unused(const loader *l) {
 static ganq_status load_weights(const loader *l) {
     const ganq__config *c = &l->store->config;
     ganq_model *model = l->model;
-    /* embedding, head, final norm, and up to four norms in each block */
-    l->store->others = ganq__calloc((size_t)(3 + 4 * c->layers), sizeof *l->store->others);
+    /* embedding, positions, head, final norm and its bias, and up to four of norms in each block */
+    l->store->others = ganq__calloc((size_t)(5 + 4 * c->layers), sizeof *l->store->others);
     model->blocks = ganq__calloc((size_t)c->layers, sizeof *model->blocks);
     if (!l->store->others || !model->blocks)
         return GANQ_ERR_NO_MEMORY;
-    model->linear_count = c->layers * GANQ__ROLE_COUNT;
+    model->linear_count = c->layers * ganq__config_roles(c);
     GANQ_TRY(load_embedding(l));
     for (int64_t i = 0; i < c->layers; i++) {
         const double step = 1.0 / (double)c->layers;
         GANQ_TRY(ganq__progress_at(l->ctx, GANQ_STAGE_LOAD, l->store->dir,
-                                   i * GANQ__ROLE_COUNT + l->store->other_count, 0, (double)i * step,
+                                   i * ganq__config_roles(c) + l->store->other_count, 0, (double)i * step,
                                    (double)(i + 1) * step));
         GANQ_TRY(load_block(l, (int)i));
     }
-    GANQ_TRY(load_norm(l, c->family->final_norm, 0, c->hidden, &model->final_norm));
+    GANQ_TRY(load_norm(l, c->family->final_norm, 0, c->hidden, &model->final_norm,
+                       &model->final_norm_bias));
     GANQ_TRY(load_head(l));
     warn_of_unused(l);
     return GANQ_OK;
@@ -397,7 +423,14 @@ void ganq__model_release(ganq_model *model) {
 }
 
 const ganq__linear *ganq__model_linear(const ganq_model *model, int64_t i) {
-    return &model->blocks[i / GANQ__ROLE_COUNT].linears[i % GANQ__ROLE_COUNT];
+    const int roles = ganq__config_roles(model->config);
+    const ganq__role role = ganq__config_role(model->config, (int)(i % roles));
+    return &model->blocks[i / roles].linears[role];
+}
+
+int64_t ganq__model_linear_index(const ganq_model *model, int64_t block, ganq__role role) {
+    const int place = ganq__config_role_place(model->config, role);
+    return place < 0 ? -1 : block * ganq__config_roles(model->config) + place;
 }
 
 ganq_status ganq__model_derive(const ganq_model *model, ganq_layer *const *layers,
@@ -427,7 +460,7 @@ ganq_status ganq__model_derive(const ganq_model *model, ganq_layer *const *layer
     if (derived->head.layer)
         ganq__layer_retain(derived->head.layer);
     for (int64_t i = 0; i < model->linear_count; i++) {
-        ganq__linear *linear = &blocks[i / GANQ__ROLE_COUNT].linears[i % GANQ__ROLE_COUNT];
+        ganq__linear *linear = (ganq__linear *)ganq__model_linear(derived, i);
         if (layers[i]) {
             linear->layer = layers[i];
             linear->weight = NULL;
@@ -508,13 +541,33 @@ ganq_status ganq__model_embed(const ganq_model *model, const int32_t *ids, int64
     for (int64_t i = 0; i < count; i++)
         ganq__to_f32(h + i * hidden, (const char *)model->embedding + (size_t)ids[i] * row_bytes,
                      model->embedding_dtype, hidden);
+    if (!model->positions)
+        return GANQ_OK;
+    if (count > model->config->max_positions)
+        GANQ_FAIL(GANQ_ERR_INVALID_ARG, "%" PRId64 " tokens; the model has %" PRId64 " positions",
+                  count, model->config->max_positions);
+    float *row;
+    GANQ_ALLOC(row, (size_t)hidden);
+    for (int64_t i = 0; i < count; i++) {
+        ganq__to_f32(row,
+                     (const char *)model->positions +
+                         (size_t)(i * hidden) * ganq__dtype_size(model->positions_dtype),
+                     model->positions_dtype, hidden);
+        for (int64_t d = 0; d < hidden; d++)
+            h[i * hidden + d] += row[d];
+    }
+    ganq__free(row);
     return GANQ_OK;
 }
 
 ganq_status ganq__model_logits(ganq_context *ctx, const ganq_model *model, int64_t M,
                                const float *h, float *normed, float *logits) {
     const ganq__config *c = model->config;
-    GANQ_TRY(ctx->model->rms_norm(ctx, M, c->hidden, h, c->hidden, model->final_norm,
-                                  (float)c->norm_eps, normed, c->hidden));
+    if (model->final_norm_bias)
+        GANQ_TRY(ctx->model->layer_norm(ctx, M, c->hidden, h, model->final_norm,
+                                        model->final_norm_bias, (float)c->norm_eps, normed));
+    else
+        GANQ_TRY(ctx->model->rms_norm(ctx, M, c->hidden, h, c->hidden, model->final_norm,
+                                      (float)c->norm_eps, normed, c->hidden));
     return ganq__linear_forward(ctx, &model->head, M, normed, c->hidden, logits, c->vocab);
 }

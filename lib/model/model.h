@@ -33,8 +33,9 @@ typedef struct ganq__block {
     int index;
     int64_t window; /* keys a query sees at most, itself included; 0: all                  */
     float *attention_norm, *mlp_norm; /* [hidden]                                           */
+    float *attention_norm_bias, *mlp_norm_bias; /* of LayerNorms; else NULL                 */
     float *q_norm, *k_norm;           /* [head_dim] or NULL                                 */
-    ganq__linear linears[GANQ__ROLE_COUNT];
+    ganq__linear linears[GANQ__ROLE_COUNT]; /* by role; one that is not there has K = 0     */
     void
         *memory; /* of a device, where the arrays above lie; NULL: they are borrowed from a model */
 } ganq__block;
@@ -59,7 +60,9 @@ struct ganq_model {
     const ganq__config *config; /* in the store */
     const void *embedding;      /* [vocab, hidden] */
     int32_t embedding_dtype;
-    float *final_norm;
+    const void *positions; /* learned ones: of position 0 on, [max_positions, hidden]; else NULL */
+    int32_t positions_dtype;
+    float *final_norm, *final_norm_bias; /* the bias NULL for RMSNorm */
     ganq__linear head; /* the embedding again when tied */
     ganq__block *blocks;
     int64_t linear_count; /* inside the blocks */
@@ -76,9 +79,10 @@ ganq_status ganq__model_random(ganq_context *ctx, const char *dir, int bits, uin
 ganq_model *ganq__model_retain(const ganq_model *model);
 void ganq__model_release(ganq_model *model); /* NULL is fine */
 
-/* Linear i of the blocks in order of execution, i in [0, linear_count): block i / ROLE_COUNT, role
- * i % ROLE_COUNT. */
+/* Linear i of the blocks in order of execution, i in [0, linear_count), and the way back (-1: the
+ * block has no such linear). */
 const ganq__linear *ganq__model_linear(const ganq_model *model, int64_t i);
+int64_t ganq__model_linear_index(const ganq_model *model, int64_t block, ganq__role role);
 
 /* A new model: layers[i], where not NULL, in the place of linear i (retained; shapes are checked);
  * all else is shared. */
@@ -117,7 +121,8 @@ ganq_status ganq__linears_forward_input(ganq_context *ctx, int count, const ganq
                                         int64_t M, const ganq__lut_input *input,
                                         float *const *ys, int *taken);
 
-/* In memory of the process: h [count, hidden] f32 = rows of the embedding. INVALID_ARG names
+/* In memory of the process: h [count, hidden] f32 = rows of the embedding, with those of positions 0 .. count - 1 where they
+ * are learned. INVALID_ARG names
  * position and id of one outside the vocabulary. */
 ganq_status ganq__model_embed(const ganq_model *model, const int32_t *ids, int64_t count, float *h);
 /* The check of ganq__model_embed alone. */

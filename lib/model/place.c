@@ -15,7 +15,7 @@
 
 enum {
     ALIGNMENT = 256, /* of arrays inside a piece of memory: what devices like their rows to be */
-    MAX_ARRAYS = 4 + 2 * GANQ__ROLE_COUNT
+    MAX_ARRAYS = 6 + 2 * GANQ__ROLE_COUNT
 };
 
 /* Arrays that go into one piece of memory. */
@@ -55,6 +55,8 @@ static parcel block_parcel(const ganq__config *c, ganq__block *block) {
     parcel p = {0};
     add_floats(&p, &block->attention_norm, c->hidden);
     add_floats(&p, &block->mlp_norm, c->hidden);
+    add_floats(&p, &block->attention_norm_bias, c->hidden);
+    add_floats(&p, &block->mlp_norm_bias, c->hidden);
     add_floats(&p, &block->q_norm, c->head_dim);
     add_floats(&p, &block->k_norm, c->head_dim);
     for (int i = 0; i < GANQ__ROLE_COUNT; i++)
@@ -62,12 +64,15 @@ static parcel block_parcel(const ganq__config *c, ganq__block *block) {
     return p;
 }
 
-/* Embedding, final norm and head; the head may be the embedding. */
+/* Embedding, learned positions, final norm and head; the head may be the embedding. */
 static parcel outer_parcel(ganq_model *model) {
     const ganq__config *c = model->config;
     parcel p = {0};
     add(&p, &model->embedding, c->vocab * c->hidden, ganq__dtype_size(model->embedding_dtype));
+    add(&p, &model->positions, c->max_positions * c->hidden,
+        ganq__dtype_size(model->positions_dtype));
     add_floats(&p, &model->final_norm, c->hidden);
+    add_floats(&p, &model->final_norm_bias, c->hidden);
     if (!c->tied)
         add_linear(&p, &model->head);
     return p;

@@ -70,7 +70,7 @@ static ganq_status target_weight(ganq__walk *w, const ganq__linear *linear, floa
 
 static ganq_status solve_linear(ganq__walk *w, ganq__block *block, ganq__role role) {
     ganq__linear *linear = &block->linears[role];
-    const int64_t index = block->index * GANQ__ROLE_COUNT + role;
+    const int64_t index = ganq__model_linear_index(w->model, block->index, role);
     ganq_layer *layer = NULL;
     float *weight = NULL;
     GANQ_TRY(ganq__walk_piece(w, GANQ_STAGE_QUANTIZE, linear->name, ganq__walk_solve_work(w->plan.layer.recipe, linear)));

@@ -139,7 +139,7 @@ static ganq_status divergence(survey *s, const char *name, double *out) {
 
 static double sample_work(const ganq_model *model, int64_t tokens, int64_t first_block) {
     double weights = (double)model->config->vocab * (double)model->config->hidden * 2;
-    for (int64_t i = first_block * GANQ__ROLE_COUNT; i < model->linear_count; i++) {
+    for (int64_t i = ganq__model_linear_index(model, first_block, GANQ__ROLE_Q); i < model->linear_count; i++) {
         const ganq__linear *linear = ganq__model_linear(model, i);
         weights += (double)linear->N * (double)linear->K;
     }
@@ -210,7 +210,7 @@ static ganq_status measure_linear(survey *s, const ganq__block *block, ganq__rol
         choice->cost[width] =
             errors[1] > 0 ? cost * (errors[width] / errors[1]) : errors[width];
     }
-    s->indices[s->count++] = block->index * GANQ__ROLE_COUNT + role;
+    s->indices[s->count++] = ganq__model_linear_index(s->walk->model, block->index, role);
 free_weight:
     ganq__free(weight);
     return status;
@@ -290,7 +290,7 @@ double ganq__survey_work(const ganq__walk *w) {
     for (int64_t i = 0; i < w->model->linear_count; i++)
         if (w->plan.chosen[i])
             sum += GANQ__WIDTHS * ganq__walk_solve_work(recipe, ganq__model_linear(w->model, i)) +
-                   sample_work(w->model, tokens, i / GANQ__ROLE_COUNT);
+                   sample_work(w->model, tokens, i / ganq__config_roles(w->model->config));
     for (int64_t b = 0; b < w->model->config->layers; b++)
         sum += ganq__walk_dense_work(w, &w->model->blocks[b]);
     return sum;

@@ -38,7 +38,8 @@ ganq_status ganq__walk_piece(ganq__walk *w, ganq_stage stage, const char *name, 
 }
 
 int ganq__walk_is_chosen(const ganq__walk *w, const ganq__block *block, ganq__role role) {
-    return w->plan.chosen[block->index * GANQ__ROLE_COUNT + role];
+    const int64_t index = ganq__model_linear_index(w->model, block->index, role);
+    return index >= 0 && w->plan.chosen[index];
 }
 
 int ganq__walk_group_is_chosen(const ganq__walk *w, const ganq__block *block, ganq__input input) {
@@ -51,7 +52,7 @@ int ganq__walk_group_is_chosen(const ganq__walk *w, const ganq__block *block, ga
 
 int64_t ganq__walk_input_width(const ganq__block *block, ganq__input input) {
     for (int role = 0; role < GANQ__ROLE_COUNT; role++)
-        if (ganq__role_input((ganq__role)role) == input)
+        if (ganq__role_input((ganq__role)role) == input && block->linears[role].K)
             return block->linears[role].K;
     return 0;
 }

@@ -77,11 +77,11 @@ static ganq_status allocate(ganq_session *s, const ganq__config *c) {
     GANQ_TRY(allocate_logits(s, c, tokens));
     s->candidates = ganq__malloc((size_t)c->vocab, sizeof *s->candidates);
     s->kv = ganq__calloc((size_t)c->layers, sizeof *s->kv);
-    s->staged_inputs = ganq__calloc((size_t)(1 + tokens), sizeof *s->staged_inputs);
+    s->staged_inputs = ganq__calloc((size_t)(1 + 2 * tokens), sizeof *s->staged_inputs);
     if (!s->candidates || !s->kv || !s->staged_inputs)
         return GANQ_ERR_NO_MEMORY;
     GANQ_TRY(ganq__memory_copy_of(s->ctx, s->staged_inputs,
-                                  (size_t)(1 + tokens) * sizeof *s->inputs, (void **)&s->inputs));
+                                  (size_t)(1 + 2 * tokens) * sizeof *s->inputs, (void **)&s->inputs));
     const ganq_status status =
         ganq__kv_create(s->ctx, c, s->capacity, kv_dtype(s->ctx), c->layers, s->kv);
     if (status != GANQ_OK) {
@@ -139,10 +139,17 @@ void ganq__session_free(ganq_session *session) {
     ganq__free(session);
 }
 
-/* Position and token ids to where the operations read them. */
+/* Position, token ids and positions to where the operations read them. */
 static ganq_status send_inputs(ganq_session *s, const int32_t *ids, int64_t M, int64_t position) {
     s->staged_inputs[0] = (int32_t)position;
     memcpy(s->staged_inputs + 1, ids, (size_t)M * sizeof *ids);
+    if (s->placed->positions) {
+        int32_t *const positions = s->staged_inputs + 1 + s->workspace.tokens;
+        for (int64_t m = 0; m < M; m++)
+            positions[m] = (int32_t)(position + m);
+        GANQ_TRY(s->ctx->memory->upload(s->ctx, s->inputs + 1 + s->workspace.tokens, positions,
+                                        (size_t)M * sizeof *positions));
+    }
     return s->ctx->memory->upload(s->ctx, s->inputs, s->staged_inputs,
                                   (size_t)(1 + M) * sizeof *s->inputs);
 }
@@ -153,6 +160,12 @@ static ganq_status forward(ganq_session *s, int64_t M, int64_t position, const i
     const ganq__config *c = model->config;
     GANQ_TRY(s->ctx->model->embed(s->ctx, M, c->hidden, s->inputs + 1, model->embedding,
                                   model->embedding_dtype, s->h));
+    if (model->positions) {
+        float *const added = s->workspace.normed;
+        GANQ_TRY(s->ctx->model->embed(s->ctx, M, c->hidden, s->inputs + 1 + s->workspace.tokens,
+                                      model->positions, model->positions_dtype, added));
+        GANQ_TRY(s->ctx->model->add(s->ctx, M * c->hidden, s->h, added, s->h));
+    }
     for (int64_t i = 0; i < c->layers; i++) {
         const ganq__block_run run = {.rope = &s->rope,
                                      .kv = &s->kv[i],

@@ -17,7 +17,8 @@ struct ganq_session {
     ganq__kv *kv; /* [layers] */
     ganq__rope rope;
     ganq__workspace workspace;
-    int32_t *inputs;        /* device [1 + workspace.tokens]: position, then token ids            */
+    int32_t *inputs;        /* device [1 + 2 workspace.tokens]: position, token ids, the positions of those where
+                               they are learned                                                   */
     int32_t *staged_inputs; /* the same on their way there                                        */
     float *h;               /* device [workspace.tokens, hidden]                                  */
     float *normed;          /* the same: hidden states after the final norm                       */

@@ -16,7 +16,7 @@
 
 /* One call of an operation, as it was made. */
 typedef struct call {
-    enum { EMBED, RMS_NORM, ADD_NORM, HEADS, ATTENTION, SWIGLU, ADD, GEMM, GEMM_MANY, LINEAR } op;
+    enum { EMBED, RMS_NORM, ADD_NORM, LAYER_NORM, RELU, HEADS, ATTENTION, SWIGLU, ADD, GEMM, GEMM_MANY, LINEAR } op;
     union {
         struct {
             int64_t M, D;
@@ -191,6 +191,15 @@ static void check_call(const fake *f, const ganq_context *ctx, const call *c) {
         check_floats(f, c->as.norm.y, count);
         break;
     }
+    case LAYER_NORM:
+        check_floats(f, c->as.norm.x, c->as.norm.M * c->as.norm.D);
+        check_floats(f, c->as.norm.b, c->as.norm.D);
+        check_floats(f, c->as.norm.weight, c->as.norm.D);
+        check_floats(f, c->as.norm.y, c->as.norm.M * c->as.norm.D);
+        break;
+    case RELU:
+        check_floats(f, c->as.run.y, c->as.run.count);
+        break;
     case HEADS: {
         const ganq__heads *a = &c->as.heads;
         const int64_t cache =
@@ -263,6 +272,11 @@ static ganq_status forward(const fake *f, ganq_context *ctx, const call *c) {
     case ADD_NORM:
         return f->model->add_norm(ctx, c->as.norm.M, c->as.norm.D, c->as.norm.x, c->as.norm.b,
                                   c->as.norm.sum, c->as.norm.weight, c->as.norm.eps, c->as.norm.y);
+    case LAYER_NORM:
+        return f->model->layer_norm(ctx, c->as.norm.M, c->as.norm.D, c->as.norm.x,
+                                    c->as.norm.weight, c->as.norm.b, c->as.norm.eps, c->as.norm.y);
+    case RELU:
+        return f->model->relu(ctx, c->as.run.count, c->as.run.y);
     case HEADS:
         return f->model->heads(ctx, &c->as.heads);
     case ATTENTION:
@@ -313,6 +327,15 @@ static ganq_status rms_norm(ganq_context *ctx, int64_t M, int64_t D, const float
 static ganq_status add_norm(ganq_context *ctx, int64_t M, int64_t D, const float *a, const float *b,
                             float *sum, const float *weight, float eps, float *y) {
     const call c = {.op = ADD_NORM, .as.norm = {M, D, D, D, a, b, weight, eps, sum, y}};
+    return perform(ctx, &c);
+}
+static ganq_status layer_norm(ganq_context *ctx, int64_t M, int64_t D, const float *x,
+                              const float *weight, const float *bias, float eps, float *y) {
+    const call c = {.op = LAYER_NORM, .as.norm = {M, D, D, D, x, bias, weight, eps, NULL, y}};
+    return perform(ctx, &c);
+}
+static ganq_status relu(ganq_context *ctx, int64_t count, float *x) {
+    const call c = {.op = RELU, .as.run = {count, NULL, NULL, x}};
     return perform(ctx, &c);
 }
 static ganq_status heads(ganq_context *ctx, const ganq__heads *a) {
@@ -444,6 +467,8 @@ static const ganq__lut_ops lut_ops = {.gemm = gemm,
 static const ganq__model_ops model_ops = {.embed = embed,
                                           .rms_norm = rms_norm,
                                           .add_norm = add_norm,
+                                          .layer_norm = layer_norm,
+                                          .relu = relu,
                                           .heads = heads,
                                           .attention = attention,
                                           .swiglu = swiglu,

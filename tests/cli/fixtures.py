@@ -114,6 +114,33 @@ def write_model(directory, hidden=32, inter=48, layers=2, context=128):
             json.dump(value, out)
 
 
+def write_opt_model(directory, hidden=32, inter=48, layers=2, context=128):
+    """OPT: LayerNorm, learned positions, biases, a plain MLP; the files beside the weights are write_model's."""
+    write_model(directory, hidden, inter, layers, context)
+    random.seed(7)
+    vocab, root = 258, "model.decoder."
+    tensors = {root + "embed_tokens.weight": floats((vocab, hidden)), root + "embed_positions.weight": floats((context + 2, hidden))}
+    norms = [root + "final_layer_norm"]
+    for i in range(layers):
+        block = "%slayers.%d." % (root, i)
+        for name, shape in (("self_attn.q_proj", (hidden, hidden)), ("self_attn.k_proj", (hidden, hidden)),
+                            ("self_attn.v_proj", (hidden, hidden)), ("self_attn.out_proj", (hidden, hidden)),
+                            ("fc1", (inter, hidden)), ("fc2", (hidden, inter))):
+            tensors[block + name + ".weight"] = floats(shape)
+            tensors[block + name + ".bias"] = floats(shape[:1])
+        norms += [block + "self_attn_layer_norm", block + "final_layer_norm"]
+    for name in norms:
+        tensors[name + ".weight"] = floats((hidden,), offset=1.0)
+        tensors[name + ".bias"] = floats((hidden,))
+    write_safetensors(os.path.join(directory, "model.safetensors"), tensors)
+    config = {"architectures": ["OPTForCausalLM"], "model_type": "opt", "hidden_size": hidden, "ffn_dim": inter,
+              "num_hidden_layers": layers, "num_attention_heads": 4, "vocab_size": vocab, "max_position_embeddings": context,
+              "word_embed_proj_dim": hidden, "do_layer_norm_before": True, "activation_function": "relu",
+              "bos_token_id": 256, "eos_token_id": 257, "torch_dtype": "float32"}
+    with open(os.path.join(directory, "config.json"), "w", encoding="utf-8") as out:
+        json.dump(config, out)
+
+
 def write_documents(path, count, words=60):
     random.seed(6)
     with open(path, "w", encoding="utf-8") as out:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import unittest
 
-from fixtures import Command, edit_safetensors, floats, write_documents, write_model, write_safetensors
+from fixtures import Command, edit_safetensors, floats, write_documents, write_model, write_opt_model, write_safetensors
 
 GANQ = Command(sys.argv[1])
 SOURCE = sys.argv[2]
@@ -130,6 +130,28 @@ class Quantize(Base):
         self.assertGreater(facts["verified"]["checked"], 28)
         self.assertIn("14 of them quantized", GANQ.run("inspect", out).stdout)
         self.assert_no_leftovers()
+
+    def test_opt(self):
+        dense = self.path("opt")
+        write_opt_model(dense)
+        text = ["--text", self.text, "--protocol", "document", "--numerics", "exact", "--json"]
+        before = GANQ.json("perplexity", dense, *text)["perplexity"]
+        for options in ((), ("--target-bits", 3), ("--outliers", 0.01, "--propagate", "off")):
+            out, report_path = self.path("out-opt"), self.path("report-opt")
+            GANQ.run("quantize", dense, out, "--calib", self.text, "--sampling", "documents", "--nsamples", 6, "--recipe", "fast",
+                     "--report", report_path, "--force", *options)
+            with open(report_path, encoding="utf-8") as file:
+                names = [layer["name"] for layer in json.load(file)["layers"]]
+            self.assertEqual(len(names), 12)
+            self.assertEqual(names[4:6], ["model.decoder.layers.0.fc1", "model.decoder.layers.0.fc2"])
+            after = GANQ.json("perplexity", out, *text)["perplexity"]
+            self.assertLess(abs(after / before - 1), 0.05)
+        # The export computes what the quantized model does, and holds all tensors of the source.
+        exported = self.path("dense-opt")
+        GANQ.run("export", out, exported, "--dtype", "f32")
+        self.assertAlmostEqual(GANQ.json("perplexity", exported, *text)["perplexity"] / after, 1, 5)
+        self.assertEqual(GANQ.json("inspect", exported, "--json")["parameters"], GANQ.json("inspect", dense, "--json")["parameters"])
+        self.assertIn("cat", GANQ.run("generate", out, "--prompt", "the cat", "-n", 5, "--temp", 0).stdout)
 
     def test_same_bits_for_any_threads(self):
         files = []

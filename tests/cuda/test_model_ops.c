@@ -252,6 +252,43 @@ START_TEST(norms) {
 }
 END_TEST
 
+static void op_layer_norm(ganq_context *ctx, const void *shape) {
+    const rows_shape *s = shape;
+    ck_ganq_ok(ctx->model->layer_norm(ctx, s->M, s->D, AT(0), AT(1), AT(2), 1e-5f, AT(3)));
+}
+static void op_layer_norm_in_place(ganq_context *ctx, const void *shape) {
+    const rows_shape *s = shape;
+    ck_ganq_ok(ctx->model->layer_norm(ctx, s->M, s->D, AT(0), AT(1), AT(2), 1e-5f, AT(0)));
+}
+START_TEST(layer_norms) {
+    static const int64_t shapes[][2] = {{1, 1}, {3, 7}, {2, 128}, {5, 768}, {1, 4099}, {2, 5120}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const rows_shape s = {.M = shapes[i][0], .D = shapes[i][1]};
+        float *x = fresh(s.M * s.D, 1, 1);
+        fresh(s.D, 1, 2);
+        fresh(s.D, 1, 3);
+        fresh(s.M * s.D, 1, 4);
+        for (int64_t j = 0; j < s.M * s.D; j++) /* a mean far from 0 */
+            x[j] += 3;
+        compare(op_layer_norm, &s, 3, 1e-5);
+        compare(op_layer_norm_in_place, &s, 0, 1e-5);
+        forget();
+    }
+}
+END_TEST
+
+static void op_relu(ganq_context *ctx, const void *shape) {
+    ck_ganq_ok(ctx->model->relu(ctx, *(const int64_t *)shape, AT(0)));
+}
+START_TEST(rectified) {
+    for (int64_t count = 1; count < 3000; count = 3 * count + 2) {
+        fresh(count, 1, 1);
+        compare(op_relu, &count, 0, 0);
+        forget();
+    }
+}
+END_TEST
+
 static void op_swiglu(ganq_context *ctx, const void *shape) {
     ck_ganq_ok(ctx->model->swiglu(ctx, *(const int64_t *)shape, AT(0), AT(1)));
 }
@@ -463,6 +500,8 @@ int main(void) {
     tcase_add_test(tc, linear_rows_stand_alone);
     tcase_add_test(tc, syrk);
     tcase_add_test(tc, norms);
+    tcase_add_test(tc, layer_norms);
+    tcase_add_test(tc, rectified);
     tcase_add_test(tc, elementwise);
     tcase_add_test(tc, argmax);
     tcase_add_loop_test(tc, heads_and_attention, 0, 2 * sizeof attention_shapes / sizeof attention_shapes[0]);

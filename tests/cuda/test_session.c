@@ -48,10 +48,17 @@ static void teardown(void) {
     ck_assert_uint_eq(counts.bytes_held, 0);
 }
 
-/* 0: dense f32, 1: dense bf16 with biases, 2: quantized, 3: quantized with biases, head norms, a window and a tied head. */
-enum { KINDS = 4 };
+/* 0: dense f32, 1: dense bf16 with biases, 2: quantized, 3: quantized with biases, head norms, a window and a tied head. 4, 5: OPT,
+ * dense f16 and quantized. */
+enum { KINDS = 6 };
 static ganq_model *make_model(int kind) {
     ganq_model *model;
+    if (kind >= 4) {
+        t = tiny_opt();
+        t.positions = 1200;
+    }
+    if (kind == 4)
+        t.dtype = GANQ__ST_F16;
     if (kind == 1) {
         t.dtype = GANQ__ST_BF16;
         t.architecture = "Qwen2ForCausalLM";
@@ -63,7 +70,7 @@ static ganq_model *make_model(int kind) {
         t.tied = 1;
     }
     tiny_fill(&t, 21);
-    if (kind >= 2)
+    if (kind >= 2 && kind != 4)
         return tiny_quantized(cpu, &t, dir);
     tiny_write(&t, dir);
     ck_ganq_ok(ganq__model_load(cpu, dir, NULL, &model));

@@ -235,6 +235,43 @@ START_TEST(windows_by_family) {
 }
 END_TEST
 
+START_TEST(opt_settings) {
+    static const struct {
+        const char *key, *value, *words;
+    } bad[] = {{"do_layer_norm_before", "false", "do_layer_norm_before"},
+               {"word_embed_proj_dim", "12", "word_embed_proj_dim"},
+               {"_remove_final_layer_norm", "true", "_remove_final_layer_norm"},
+               {"layer_norm_elementwise_affine", "false", "layer_norm_elementwise_affine"},
+               {"activation_function", "\"gelu\"", "gelu"}};
+    ganq__config c;
+    char text[2048];
+    tiny t = tiny_opt();
+    tiny_config(&t, text, sizeof text);
+    write_file("config.json", text);
+    ck_ganq_ok(ganq__config_load(ctx, dir, &c));
+    ck_assert_int_eq(c.tied, 1);
+    ck_assert_int_eq(c.intermediate, 27);
+    ck_assert_int_eq(c.kv_heads, c.heads);
+    ck_assert_int_eq(c.head_dim, 6);
+    ck_assert_double_eq(c.norm_eps, 1e-5);
+    ck_assert_int_eq(ganq__config_roles(&c), 6);
+    for (int j = 0; j < 6; j++)
+        ck_assert_int_eq(ganq__config_role_place(&c, ganq__config_role(&c, j)), j);
+    ck_assert_int_eq(ganq__config_role(&c, 4), GANQ__ROLE_UP);
+    ck_assert_int_eq(ganq__config_role_place(&c, GANQ__ROLE_GATE), -1);
+    ganq__config_free(&c);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *root = json_loads(text, 0, NULL);
+        ck_assert_int_eq(json_object_set_new(root, bad[i].key, json_loads(bad[i].value, JSON_DECODE_ANY, NULL)), 0);
+        char *edited = json_dumps(root, 0);
+        write_file("config.json", edited);
+        ck_ganq_fails(ganq__config_load(ctx, dir, &c), GANQ_ERR_UNSUPPORTED, bad[i].words);
+        free(edited);
+        json_decref(root);
+    }
+}
+END_TEST
+
 START_TEST(head_dim_by_family) {
     ganq__config c;
     write_edited("Qwen3ForCausalLM", "head_dim", NULL);
@@ -365,6 +402,7 @@ int main(void) {
     tcase_add_test(tests, biases_by_family);
     tcase_add_test(tests, rope_settings);
     tcase_add_test(tests, windows_by_family);
+    tcase_add_test(tests, opt_settings);
     tcase_add_test(tests, head_dim_by_family);
     tcase_add_test(tests, token_ids);
     tcase_add_loop_test(tests, refusals, 0, (int)(sizeof bad / sizeof bad[0]));

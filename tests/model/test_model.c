@@ -110,12 +110,20 @@ static tiny variant(int i) {
         t.rope = TINY_ROPE_YARN;
         t.head_dim = 8;
         break;
+    case 12:
+        t = tiny_opt();
+        break;
+    case 13:
+        t = tiny_opt();
+        t.tied = t.qkv_bias = 0;
+        t.dtype = GANQ__ST_F16;
+        break;
     default:
         ck_abort_msg("no variant %d", i);
     }
     return t;
 }
-enum { VARIANTS = 12, TOKENS = 50 };
+enum { VARIANTS = 14, TOKENS = 50 };
 
 START_TEST(logits_of_every_family) {
     tiny t = variant(_i);

@@ -235,6 +235,56 @@ START_TEST(add_norm) {
 }
 END_TEST
 
+/* In place as well; a mean far from 0. */
+START_TEST(layer_norm) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    static const int widths[] = {1, 7, 64, 100};
+    for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        const int M = 35, D = widths[w];
+        float *x = random_floats(M * D, 1, 1), *weight = random_floats(D, 1, 2), *bias = random_floats(D, 1, 3);
+        float *y = random_floats(M * D, 1, 4);
+        for (int i = 0; i < M * D; i++)
+            x[i] += 5;
+        ck_ganq_ok(ctx->model->layer_norm(ctx, M, D, x, weight, bias, 1e-3f, y));
+        for (int m = 0; m < M; m++) {
+            double mean = 0, squares = 0;
+            for (int d = 0; d < D; d++)
+                mean += (double)x[m * D + d] / D;
+            for (int d = 0; d < D; d++)
+                squares += (x[m * D + d] - mean) * (x[m * D + d] - mean);
+            for (int d = 0; d < D; d++)
+                check_close(y[m * D + d], (x[m * D + d] - mean) / sqrt(squares / D + 1e-3) * weight[d] + bias[d], 1e-5);
+        }
+        ck_ganq_ok(ctx->model->layer_norm(ctx, M, D, x, weight, bias, 1e-3f, x));
+        ck_assert_mem_eq(x, y, (size_t)(M * D) * sizeof *x);
+        free(x);
+        free(y);
+        free(weight);
+        free(bias);
+    }
+    ganq__context_release(ctx);
+}
+END_TEST
+
+START_TEST(relu) {
+    ganq_context *ctx = open_isa(_i, 2);
+    if (!ctx)
+        return;
+    const int count = 40003;
+    float *x = random_floats(count, 1, 1), *before = random_floats(count, 1, 1);
+    x[0] = NAN;
+    ck_ganq_ok(ctx->model->relu(ctx, count, x));
+    ck_assert_float_nan(x[0]);
+    for (int i = 1; i < count; i++)
+        ck_assert_float_eq(x[i], before[i] > 0 ? before[i] : 0);
+    free(x);
+    free(before);
+    ganq__context_release(ctx);
+}
+END_TEST
+
 /* softmax(scale q.K) V of one query in float64 */
 static void attend64(const ganq__attention *a, const float *keys, const float *values, int64_t m,
                      int64_t head, double *out) {
@@ -438,6 +488,8 @@ int main(void) {
     tcase_add_loop_test(tests, rms_norm, 0, 2);
     tcase_add_loop_test(tests, embed, 0, 2);
     tcase_add_loop_test(tests, add_norm, 0, 2);
+    tcase_add_loop_test(tests, layer_norm, 0, 2);
+    tcase_add_loop_test(tests, relu, 0, 2);
     tcase_add_loop_test(tests, turned_heads, 0, 4);
     tcase_add_loop_test(tests, attention, 0, 4);
     tcase_add_loop_test(tests, swiglu_and_add, 0, 2);

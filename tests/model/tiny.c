@@ -26,6 +26,15 @@ tiny tiny_default(void) {
                   .extra = ""};
 }
 
+tiny tiny_opt(void) {
+    tiny t = tiny_default();
+    t.architecture = "OPTForCausalLM";
+    t.opt = t.tied = t.qkv_bias = t.o_bias = t.mlp_bias = 1;
+    t.kv_heads = t.heads;
+    t.hidden = t.heads * t.head_dim;
+    return t;
+}
+
 static double stored_value(double x, ganq__st_dtype dtype) {
     switch (dtype) {
     case GANQ__ST_F32:
@@ -65,9 +74,45 @@ static void add_linear(tiny *t, ganq__random *random, int64_t N, int64_t K, int 
         add_tensor(t, random, N, 0, 0, 0.5, "model.layers.%d.%s.bias", block, name);
 }
 
+static void add_layer_norm(tiny *t, ganq__random *random, int block, const char *name) {
+    char full[64];
+    snprintf(full, sizeof full, name, block);
+    add_tensor(t, random, t->hidden, 0, 1, 0.5, "model.decoder.%s.weight", full);
+    add_tensor(t, random, t->hidden, 0, 0, 0.5, "model.decoder.%s.bias", full);
+}
+
+static void add_opt_linear(tiny *t, ganq__random *random, int64_t N, int64_t K, int block, const char *name) {
+    add_tensor(t, random, N, K, 0, 3 / sqrt((double)K), "model.decoder.layers.%d.%s.weight", block, name);
+    if (t->qkv_bias)
+        add_tensor(t, random, N, 0, 0, 0.5, "model.decoder.layers.%d.%s.bias", block, name);
+}
+
+static void fill_opt(tiny *t, ganq__random *random) {
+    const int D = t->hidden;
+    add_tensor(t, random, t->vocab, D, 0, 1, "model.decoder.embed_tokens.weight");
+    add_tensor(t, random, t->positions + 2, D, 0, 1, "model.decoder.embed_positions.weight");
+    for (int i = 0; i < t->layers; i++) {
+        add_layer_norm(t, random, i, "layers.%d.self_attn_layer_norm");
+        add_layer_norm(t, random, i, "layers.%d.final_layer_norm");
+        add_opt_linear(t, random, D, D, i, "self_attn.q_proj");
+        add_opt_linear(t, random, D, D, i, "self_attn.k_proj");
+        add_opt_linear(t, random, D, D, i, "self_attn.v_proj");
+        add_opt_linear(t, random, D, D, i, "self_attn.out_proj");
+        add_opt_linear(t, random, t->intermediate, D, i, "fc1");
+        add_opt_linear(t, random, D, t->intermediate, i, "fc2");
+    }
+    add_layer_norm(t, random, 0, "final_layer_norm");
+    if (!t->tied)
+        add_tensor(t, random, t->vocab, D, 0, 1, "lm_head.weight");
+}
+
 void tiny_fill(tiny *t, uint64_t seed) {
     ganq__random random;
     ganq__random_seed(&random, seed);
+    if (t->opt) {
+        fill_opt(t, &random);
+        return;
+    }
     const int q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
     add_tensor(t, &random, t->vocab, t->hidden, 0, 1, "model.embed_tokens.weight");
     for (int i = 0; i < t->layers; i++) {
@@ -108,6 +153,16 @@ tiny_tensor *tiny_find(tiny *t, const char *name) {
 }
 
 void tiny_config(const tiny *t, char *text, size_t size) {
+    if (t->opt) {
+        snprintf(text, size,
+                 "{\"architectures\": [\"OPTForCausalLM\"], \"hidden_size\": %d, \"ffn_dim\": %d, \"num_hidden_layers\": %d, "
+                 "\"num_attention_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": %d, "
+                 "\"word_embed_proj_dim\": %d, \"do_layer_norm_before\": true, \"activation_function\": \"relu\", "
+                 "\"enable_bias\": %s, \"bos_token_id\": 2, \"eos_token_id\": 2%s%s}\n",
+                 t->hidden, t->intermediate, t->layers, t->heads, t->vocab, t->positions, t->hidden,
+                 t->qkv_bias ? "true" : "false", t->tied ? "" : ", \"tie_word_embeddings\": false", t->extra);
+        return;
+    }
     static const char *const ropes[] = {
         "", ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 3.0}",
         ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": "
@@ -167,7 +222,7 @@ void tiny_write(const tiny *t, const char *dir) {
 
 static const double *block_data(tiny *t, int block, const char *suffix) {
     char name[128];
-    snprintf(name, sizeof name, "model.layers.%d.%s", block, suffix);
+    snprintf(name, sizeof name, "model.%slayers.%d.%s", t->opt ? "decoder." : "", block, suffix);
     return tiny_find(t, name)->data;
 }
 
@@ -290,17 +345,63 @@ static void forward_block(tiny *t, int block, int count, double *h) {
     free(values);
 }
 
+static void layer_norm(const double *x, const double *weight, const double *bias, int D, double *y) {
+    double mean = 0, squares = 0;
+    for (int d = 0; d < D; d++)
+        mean += x[d] / D;
+    for (int d = 0; d < D; d++)
+        squares += (x[d] - mean) * (x[d] - mean);
+    for (int d = 0; d < D; d++)
+        y[d] = (x[d] - mean) / sqrt(squares / D + 1e-5) * weight[d] + bias[d];
+}
+
+static void forward_opt_block(tiny *t, int block, int count, double *h) {
+    const int D = t->hidden, bias = t->qkv_bias;
+    double *keys = calloc((size_t)(count * D), sizeof *keys);
+    double *values = calloc((size_t)(count * D), sizeof *values);
+    double x[256], query[256], attended[256], inner[256];
+    for (int p = 0; p < count; p++) {
+        double *row = h + p * D;
+        layer_norm(row, block_data(t, block, "self_attn_layer_norm.weight"),
+                   block_data(t, block, "self_attn_layer_norm.bias"), D, x);
+        linear(t, block, "self_attn.q_proj", bias, x, D, D, query);
+        linear(t, block, "self_attn.k_proj", bias, x, D, D, keys + p * D);
+        linear(t, block, "self_attn.v_proj", bias, x, D, D, values + p * D);
+        attend(t, query, keys, values, p, attended);
+        linear(t, block, "self_attn.out_proj", bias, attended, D, D, x);
+        for (int d = 0; d < D; d++)
+            row[d] += x[d];
+        layer_norm(row, block_data(t, block, "final_layer_norm.weight"), block_data(t, block, "final_layer_norm.bias"), D,
+                   x);
+        linear(t, block, "fc1", bias, x, t->intermediate, D, inner);
+        for (int d = 0; d < t->intermediate; d++)
+            inner[d] = fmax(inner[d], 0);
+        linear(t, block, "fc2", bias, inner, D, t->intermediate, x);
+        for (int d = 0; d < D; d++)
+            row[d] += x[d];
+    }
+    free(keys);
+    free(values);
+}
+
 void tiny_forward(tiny *t, const int32_t *ids, int count, double *logits) {
     const int D = t->hidden;
-    const double *embedding = tiny_find(t, "model.embed_tokens.weight")->data;
+    const double *embedding =
+        tiny_find(t, t->opt ? "model.decoder.embed_tokens.weight" : "model.embed_tokens.weight")->data;
     const double *head = t->tied ? embedding : tiny_find(t, "lm_head.weight")->data;
     double *h = malloc((size_t)(count * D) * sizeof *h), x[256];
     for (int p = 0; p < count; p++)
-        memcpy(h + p * D, embedding + ids[p] * D, (size_t)D * sizeof *h);
+        for (int d = 0; d < D; d++)
+            h[p * D + d] = embedding[ids[p] * D + d] +
+                           (t->opt ? tiny_find(t, "model.decoder.embed_positions.weight")->data[(p + 2) * D + d] : 0);
     for (int i = 0; i < t->layers; i++)
-        forward_block(t, i, count, h);
+        (t->opt ? forward_opt_block : forward_block)(t, i, count, h);
     for (int p = 0; p < count; p++) {
-        norm(h + p * D, tiny_find(t, "model.norm.weight")->data, D, x);
+        if (t->opt)
+            layer_norm(h + p * D, tiny_find(t, "model.decoder.final_layer_norm.weight")->data,
+                       tiny_find(t, "model.decoder.final_layer_norm.bias")->data, D, x);
+        else
+            norm(h + p * D, tiny_find(t, "model.norm.weight")->data, D, x);
         for (int n = 0; n < t->vocab; n++) {
             double sum = 0;
             for (int d = 0; d < D; d++)
@@ -342,7 +443,7 @@ ganq_model *tiny_quantized(ganq_context *ctx, tiny *t, const char *dir) {
     tiny_write(t, dir);
     ck_ganq_ok(ganq__model_load(ctx, dir, NULL, &dense));
     for (int64_t i = 0; i < dense->linear_count; i++)
-        if (t->all_quantized || i % GANQ__ROLE_COUNT != GANQ__ROLE_UP)
+        if (t->all_quantized || ganq__model_linear(dense, i)->role != GANQ__ROLE_UP)
             layers[i] =
                 random_layer(t, ganq__model_linear(dense, i), 2 + (int)(i % 3), 50 + (uint64_t)i);
     ck_ganq_ok(ganq__model_derive(dense, layers, &quantized));

@@ -20,6 +20,7 @@ typedef struct tiny {
     const char *architecture;
     int hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, positions;
     int tied, qkv_bias, o_bias, mlp_bias, qk_norm, window;
+    int opt; /* OPT: LayerNorm, learned positions, ReLU; all biases or none (qkv_bias) */
     int all_quantized; /* tiny_quantized: up_proj, too */
     tiny_rope rope;
     ganq__st_dtype dtype;
@@ -30,6 +31,8 @@ typedef struct tiny {
 
 /* GQA 4/2, two blocks, odd sizes; fields may be changed before tiny_fill. */
 tiny tiny_default(void);
+/* The same as OPT. */
+tiny tiny_opt(void);
 /* Random weights, the same for the same seed. */
 void tiny_fill(tiny *t, uint64_t seed);
 void tiny_free(tiny *t);
