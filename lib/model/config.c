@@ -490,8 +490,8 @@ ganq__role ganq__config_role(const ganq__config *c, int j) {
 
 int ganq__config_role_place(const ganq__config *c, ganq__role role) {
     if (c->family->plain_mlp && role >= GANQ__ROLE_GATE)
-        return role == GANQ__ROLE_GATE ? -1 : role - 1;
-    return role;
+        return role == GANQ__ROLE_GATE ? -1 : (int)role - 1;
+    return (int)role;
 }
 
 void ganq__config_linear_shape(const ganq__config *c, ganq__role role, int64_t *N, int64_t *K) {
