@@ -267,6 +267,11 @@ static int print_plan(ganq_context *ctx, const ganq_model *model, const ganq_mod
     return CLI_OK;
 }
 
+/* An option that was given, or null: the recipe's own. */
+static json_t *given(double value) {
+    return value >= 0 ? json_real(value) : json_null();
+}
+
 /* Per-layer E, bits and seconds, with totals: E = sum of errors / sum of norms. */
 static json_t *make_report(const ganq_context *ctx, const settings *s, const ganq_model *model,
                            const ganq_model_info *info, const ganq_corpus *corpus,
@@ -296,11 +301,18 @@ static json_t *make_report(const ganq_context *ctx, const settings *s, const gan
                                              (json_int_t)ganq_corpus_count(corpus), "tokens",
                                              (json_int_t)ganq_corpus_tokens(corpus))
                                  : json_null();
+    const int mixes = s->target_bits > 0;
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:s, s:b, s:f, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:b, s:f, s:o, s:o, s:o, s:s, s:s?, s:o, s:o, "
+        "s:{s:f, s:f, s:f, s:f, s:I, s:I, s:f}}",
         "version", ganq_version(), "numerics", cli_numerics(ctx), "model", utf8_name(s->paths[0]),
-        "output", utf8_name(s->paths[1]), "bits", (int)s->bits, "recipe",
+        "output", utf8_name(s->paths[1]), "bits", mixes ? json_null() : json_integer(s->bits),
+        "target_bits", mixes ? json_real(s->target_bits) : json_null(), "recipe",
         cli_choice(CLI_RECIPES, s->recipe), "propagate", (int)s->propagate, "outliers", s->outliers,
+        "compensate", given(s->compensation), "damping", given(s->damping), "iterations",
+        s->iterations > 0 ? json_integer(s->iterations) : json_null(), "lut_dtype",
+        cli_choice(CLI_LUT_DTYPES, s->lut_dtype), "keep_dense",
+        s->keep_dense ? utf8_name(s->keep_dense) : NULL,
         "calibration", calibration, "layers", layers, "totals", "E", norm > 0 ? error / norm : 0.0,
         "error", error, "norm", norm, "bits_per_weight", info->bits_per_weight, "linear_bytes",
         (json_int_t)info->linear_bytes, "stored_bytes", (json_int_t)info->stored_bytes, "seconds",

@@ -29,7 +29,9 @@ typedef struct ganq_quantize_options {
     float damping;         /* added to diag(H) as a fraction of its mean; default: the recipe's;
                               negative: none. Nothing to RTN, which factors no H, nor to PAPER, which has
                               its own diagonal offset                                                  */
-    float outlier_ratio;   /* part of the weights kept exact beside the codes (GANQ*), 0..0.1; default 0 */
+    float outlier_ratio;   /* part of the weights kept beside the codes (GANQ*), 0..0.1; default 0. What is
+                              added to the table's value is F16, or F32 where F16 would lose 2^-7 of the
+                              row's largest entry                                                        */
     int32_t lut_dtype;     /* GANQ_DTYPE_F16 (default; a layer whose tables F16 cannot hold to 2^-10 gets
                               F32 all the same) or GANQ_DTYPE_F32                                       */
     int32_t reserved;      /* 0 */

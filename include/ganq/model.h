@@ -88,7 +88,8 @@ typedef struct ganq_model_quantize_options {
                                            3 or 4 bits, by what they are measured to cost the model's
                                            predictions; codes and tables together take at most the bytes
                                            that target_bits everywhere would (3.5: halfway between those
-                                           of 3 and 4). Needs calibration. Default 0: no mixing         */
+                                           of 3 and 4), tables being of the type asked for: where rows
+                                           need F32 it is more. Needs calibration. Default 0: no mixing         */
     float compensation;                 /* with propagate, up to 1: how much of what a linear's inputs lost
                                            its target makes up for: the dense model's outputs count, as
                                            far as they are linear in those inputs. Default 0.5, for the

@@ -74,6 +74,20 @@ static void round_table(void *user, int64_t i, int worker) {
         lut[s] = stored(lut[s], t->result->lut_dtype);
 }
 
+/* Row i's codes to the nearest entries of its rounded table, but for outliers. */
+static void nearest_codes(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    const ganq__problem *problem = t->result->problem;
+    const int levels = problem->levels;
+    const float *lut = t->result->lut + (t->first + i) * levels;
+    const float *w = problem->w + (t->first + i) * problem->K;
+    uint8_t *codes = t->result->codes + (t->first + i) * problem->K;
+    (void)worker;
+    for (int64_t k = 0; k < problem->K; k++)
+        if (codes[k] != GANQ__EXACT)
+            codes[k] = (uint8_t)nearest_entry(lut, levels, w[k]);
+}
+
 /* Row i into the batch, for coordinate descent with the rounded table. */
 static void load_row(void *user, int64_t i, int worker) {
     finished_tile *t = user;
@@ -206,7 +220,10 @@ static void finish_tile(void *user, int64_t item, int worker) {
     if (ganq__problem_pause(problem, worker))
         return;
     for_rows(&tile, rows, round_table);
-    if (result->plan->settles && !problem->diagonal)
+    const ganq__plan *plan = result->plan;
+    if (plan->recipe == GANQ_RECIPE_RTN || (problem->diagonal && !plan->literal))
+        for_rows(&tile, rows, nearest_codes);
+    else if (plan->settles && !problem->diagonal)
         settle_rows(&tile, rows, worker);
     const double started = ganq__now();
     for_rows(&tile, rows, load_residuals);
@@ -221,11 +238,32 @@ static void finish_tile(void *user, int64_t item, int worker) {
     atomic_fetch_add(&problem->tiles_done, 1);
 }
 
+/* Whether F16 holds what is added to a row's outliers: within 2^-7 of the table's largest magnitude, a small part of the
+ * distance of its entries. */
+static int f16_holds_outliers(const ganq__result *result, int64_t n) {
+    const ganq__problem *problem = result->problem;
+    const float *lut = result->lut + n * problem->levels, *w = problem->w + n * problem->K;
+    const uint8_t *codes = result->codes + n * problem->K;
+    float largest = 0;
+    for (int s = 0; s < problem->levels; s++)
+        largest = fmaxf(largest, fabsf(lut[s]));
+    for (int64_t k = 0; k < problem->K; k++)
+        if (codes[k] == GANQ__EXACT) {
+            const float added = w[k] - lut[nearest_entry(lut, problem->levels, w[k])];
+            if (!(fabsf(stored(added, GANQ_DTYPE_F16) - added) <= largest * 0x1p-7f))
+                return 0;
+        }
+    return 1;
+}
+
 ganq_status ganq__finish(ganq__result *result) {
     ganq__problem *problem = result->problem;
     for (int64_t n = 0; n < problem->N; n++)
         if (!f16_holds(result->lut + n * problem->levels, problem->levels))
             result->lut_dtype = GANQ_DTYPE_F32;
+    for (int64_t n = 0; n < problem->N && result->plan->outlier_ratio > 0; n++)
+        if (!f16_holds_outliers(result, n))
+            result->outlier_dtype = GANQ_DTYPE_F32;
     const int64_t rows = result->batches[0].capacity;
     return ganq__run_tiles(result, (problem->N + rows - 1) / rows, finish_tile, result, 0.95, 1);
 }

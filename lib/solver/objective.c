@@ -1,4 +1,5 @@
 /* objective.c - the layer's error in float64, from W and W~ as they are. */
+#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -39,8 +40,8 @@ static void measure_rows(void *user, int64_t item, int worker) {
             error += e * (o->h ? error_sums[(n - from) * K + k] : e);
             norm += x * (o->h ? norm_sums[(n - from) * K + k] : x);
         }
-        o->errors[n] = error;
-        o->norms[n] = norm;
+        o->errors[n] = fmax(0, error); /* an H of low rank is not quite semidefinite in f32 */
+        o->norms[n] = fmax(0, norm);
     }
 }
 

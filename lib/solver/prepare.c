@@ -128,14 +128,14 @@ typedef struct hessian_source {
 static void fill_rows(void *user, int64_t item, int worker) {
     const hessian_source *source = user;
     const ganq__problem *problem = source->problem;
-    const float unit = (float)(1 / problem->scale);
+    const double unit = 1 / problem->scale; /* a power of two, maybe beyond f32 */
     (void)worker;
     for (int64_t u = FILL_ROWS * item; u < FILL_ROWS * (item + 1) && u < problem->live; u++) {
         const float *row = source->h ? source->h + problem->columns[u] * problem->K : NULL;
         for (int64_t j = 0; j < problem->live; j++)
             problem->hessian.data[ganq__panel_origin(&problem->hessian, j / GANQ__PANEL) +
                                   GANQ__PANEL * u + j % GANQ__PANEL] =
-                row ? row[problem->columns[j]] * unit : (float)(j == u);
+                row ? (float)(row[problem->columns[j]] * unit) : (float)(j == u);
     }
 }
 

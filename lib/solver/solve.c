@@ -1,4 +1,5 @@
 /* solve.c - one layer from W and H to codes and tables: the driver. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,9 +76,10 @@ void ganq__dead_codes(const ganq__problem *problem, int64_t row, const float *lu
 void ganq__store_table(ganq__result *result, int64_t row, const ganq__trial_table *table,
                        const ganq__frame *frame) {
     const int levels = result->problem->levels;
-    for (int s = 0; s < levels; s++)
-        result->lut[row * levels + s] =
-            (float)((double)table->value[s] / frame->scale + frame->shift);
+    for (int s = 0; s < levels; s++) {
+        const double value = (double)table->value[s] / frame->scale + frame->shift;
+        result->lut[row * levels + s] = (float)fmin(fmax(value, -FLT_MAX), FLT_MAX);
+    }
 }
 
 static ganq_status check_weights(int64_t N, int64_t K, const float *w) {

@@ -113,6 +113,8 @@ class Quantize(Base):
                                sum(l["norm"] for l in report["layers"]), places=12)
         self.assertEqual(report["calibration"]["sequences"], 6)
         self.assertEqual(report["recipe"], "fast")
+        self.assertEqual((report["bits"], report["target_bits"], report["compensate"], report["lut_dtype"], report["keep_dense"]),
+                         (3, None, None, "f16", None))
         # one line per layer where standard error is no terminal
         lines = [line for line in done.stderr.splitlines() if " E " in line]
         self.assertEqual(len(lines), 14)
@@ -130,6 +132,16 @@ class Quantize(Base):
         self.assertGreater(facts["verified"]["checked"], 28)
         self.assertIn("14 of them quantized", GANQ.run("inspect", out).stdout)
         self.assert_no_leftovers()
+
+    def test_report_of_options(self):
+        report_path = self.path("report-options")
+        self.quantize("--target-bits", 2.5, "--compensate", 0.25, "--iterations", 2, "--damping", 0.02, "--keep-dense", "down_proj",
+                      "--lut-dtype", "f32", "--report", report_path)
+        with open(report_path, encoding="utf-8") as file:
+            report = json.load(file)
+        for name, value in (("bits", None), ("target_bits", 2.5), ("compensate", 0.25), ("iterations", 2), ("damping", 0.02),
+                            ("keep_dense", "down_proj"), ("lut_dtype", "f32")):
+            self.assertEqual(report[name], value)
 
     def test_opt(self):
         dense = self.path("opt")

@@ -179,6 +179,98 @@ START_TEST(test_exact_rows) {
 }
 END_TEST
 
+/* With a diagonal H, and for round-to-nearest with any, no code is farther from its weight than another entry would be: also
+ * where the tables' rounding to F16 is coarse, weights far from 0. */
+START_TEST(test_nearest_codes) {
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(12, 96, 200, 5);
+    for (int64_t i = 0; i < l.N * l.K; i++)
+        l.w[i] = 5 + 0.02f * l.w[i];
+    for (int with_h = 0; with_h < 2; with_h++)
+        for (size_t r = 0; r < 5; r++) {
+            if (all_recipes[r] == GANQ_RECIPE_PAPER || (with_h && all_recipes[r] != GANQ_RECIPE_RTN))
+                continue;
+            ganq__solution s = solve(ctx, &l, with_h ? l.h : NULL, 4, all_recipes[r]);
+            for (int64_t i = 0; i < l.N * l.K; i++) {
+                const float *lut = s.lut + 16 * (i / l.K);
+                for (int e = 0; e < 16; e++)
+                    ck_assert(fabsf(l.w[i] - lut[s.codes[i]]) <= fabsf(l.w[i] - lut[e]));
+            }
+            ganq__solution_free(&s);
+        }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
+/* Outliers far beyond the table, and in rows too small for F16, keep what they are. */
+START_TEST(test_outlier_types) {
+    ganq_context *ctx = open_context(2);
+    for (int tiny = 0; tiny < 2; tiny++)
+        for (size_t r = 1; r < 5; r++) {
+            layer l = make_layer(8, 64, 200, 6);
+            for (int64_t i = 0; i < l.N * l.K; i++)
+                l.w[i] *= tiny ? 1e-8f : 0.02f;
+            for (int64_t n = 0; n < l.N; n++)
+                l.w[n * l.K + 5] = tiny ? 3e-7f : 300.1f;
+            ganq_quantize_options o = make_options(4, all_recipes[r]);
+            o.outlier_ratio = 0.05f;
+            ganq__solution s = {0};
+            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+            check_solution(ctx, &l, l.h, &s);
+            float *w = dequantize(&s);
+            for (int64_t n = 0; n < l.N; n++) {
+                float largest = 0;
+                for (int e = 0; e < 16; e++)
+                    largest = fmaxf(largest, fabsf(s.lut[16 * n + e]));
+                for (int32_t i = s.outlier_rowptr[n]; i < s.outlier_rowptr[n + 1]; i++) {
+                    const int64_t at = n * l.K + s.outlier_cols[i];
+                    ck_assert_msg(fabsf(w[at] - l.w[at]) <= 0x1p-7f * largest + 2e-7f * fabsf(l.w[at]), "%.9g for %.9g", w[at], l.w[at]);
+                }
+                if (all_recipes[r] == GANQ_RECIPE_PAPER) /* takes out the extremes */
+                    ck_assert(fabsf(w[n * l.K + 5] - l.w[n * l.K + 5]) <= 2e-7f * fabsf(l.w[n * l.K + 5]));
+            }
+            free(w);
+            ganq__solution_free(&s);
+            free_layer(&l);
+        }
+    close_context(ctx);
+}
+END_TEST
+
+/* The ends of float: an H whose scale is beyond it, weights next to its largest number. */
+START_TEST(test_ends_of_float) {
+    ganq_context *ctx = open_context(1);
+    layer l = make_layer(6, 32, 10, 7);
+    double E = 0;
+    for (int i = 0; i < 2; i++) {
+        for (int64_t j = 0; i && j < l.K * l.K; j++)
+            l.h[j] = (float)(l.h[j] * 1e-41);
+        ganq__solution s = {0};
+        const ganq_quantize_options o = make_options(4, GANQ_RECIPE_FAST);
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        if (i)
+            ck_assert_double_le(s.error / s.norm, 2 * E + 1e-4);
+        E = s.error / s.norm;
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    for (uint32_t seed = 0; seed < 40; seed++) {
+        l = make_layer(4, 7, 1, seed);
+        for (int64_t i = 0; i < l.N * l.K; i++)
+            l.w[i] = l.w[i] > 0.5f ? 3.4e38f : l.w[i] < -0.5f ? -3.4e38f : l.w[i] > 0 ? 1 : 0;
+        ganq__solution s = {0};
+        const ganq_quantize_options o = make_options(2, GANQ_RECIPE_DEFAULT);
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        for (int64_t i = 0; i < 4 * l.N; i++)
+            ck_assert(isfinite(s.lut[i]));
+        ganq__solution_free(&s);
+        free_layer(&l);
+    }
+    close_context(ctx);
+}
+END_TEST
+
 START_TEST(test_table_types) {
     ganq_context *ctx = open_context(1);
     layer l = make_layer(4, 40, 100, 8);
@@ -267,6 +359,9 @@ int main(void) {
     tcase_add_loop_test(tests, test_edge, 0, sizeof cases / sizeof cases[0]);
     tcase_add_test(tests, test_wide_low_rank);
     tcase_add_test(tests, test_exact_rows);
+    tcase_add_test(tests, test_nearest_codes);
+    tcase_add_test(tests, test_outlier_types);
+    tcase_add_test(tests, test_ends_of_float);
     tcase_add_test(tests, test_table_types);
     tcase_add_test(tests, test_dead_inputs);
     tcase_add_test(tests, test_bad_numbers);
