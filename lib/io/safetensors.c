@@ -467,6 +467,20 @@ free_index:
     return status;
 }
 
+/* Pickled weights run code when they are read, so that reading them is left to the program that wrote them. */
+static const char *pickle_hint(const char *dir) {
+    static const char *const names[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = ganq__path_join(dir, names[i]);
+        const int exists = path && ganq__path_exists(path);
+        ganq__free(path);
+        if (exists)
+            return "; pytorch_model.bin is not read: load it with the transformers package and save_pretrained() it, which "
+                   "writes safetensors";
+    }
+    return "";
+}
+
 ganq_status ganq__tensors_open_dir(const char *dir, ganq__tensors **out) {
     char *single = ganq__path_join(dir, "model.safetensors");
     char *index = ganq__path_join(dir, "model.safetensors.index.json");
@@ -479,8 +493,8 @@ ganq_status ganq__tensors_open_dir(const char *dir, ganq__tensors **out) {
         status = open_index(dir, index, out);
     else
         GANQ_FAIL_GOTO(free_paths, GANQ_ERR_NOT_FOUND,
-                       "%s: neither model.safetensors nor model.safetensors.index.json is there",
-                       dir);
+                       "%s: neither model.safetensors nor model.safetensors.index.json is there%s",
+                       dir, pickle_hint(dir));
 free_paths:
     ganq__free(single);
     ganq__free(index);

@@ -545,6 +545,9 @@ START_TEST(broken_shards) {
     ganq__tensors *tensors = (ganq__tensors *)1;
     ck_ganq_fails(ganq__tensors_open_dir(dir, &tensors), GANQ_ERR_NOT_FOUND,
                   "neither model.safetensors nor");
+    ck_ganq_ok(ganq__file_write(in_dir("pytorch_model.bin"), "x", 1));
+    ck_ganq_fails(ganq__tensors_open_dir(dir, &tensors), GANQ_ERR_NOT_FOUND, "save_pretrained");
+    ck_assert_int_eq(remove(in_dir("pytorch_model.bin")), 0);
     ck_ganq_fails(ganq__tensors_open_dir(in_dir("nowhere"), &tensors), GANQ_ERR_NOT_FOUND,
                   "nowhere");
     write_shards();
