@@ -66,8 +66,8 @@ typedef struct ganq_corpus ganq_corpus;
 
 typedef enum ganq_sampling_mode {
     GANQ_SAMPLE_WINDOWS = 0,   /* `samples` random windows of `length` tokens (GPTQ's way): a random document of
-                                  more than `length` tokens, a random start; if no document is that long, from
-                                  all documents joined. Python's random.Random(seed) is reproduced, so the same
+                                  more than `length` tokens, a random start; if no document is that long, or
+                                  there is one alone, starts in all documents joined. Python's random.Random(seed) is reproduced, so the same
                                   windows are drawn as by the papers' scripts                              */
     GANQ_SAMPLE_DOCUMENTS = 1, /* the first `samples` documents, encoded with BOS (above), cut at `length`   */
     GANQ_SAMPLE_JOINED = 2     /* one sequence: all documents joined by "\n\n", one tokenization with BOS */
