@@ -651,7 +651,7 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
         used[place] = mask;
         if (!descent) {
             rows[place].damped = square;
-            rows[place].current = fmax(0.0, square - damping); // below 0 by rounding only
+            rows[place].current = square < damping ? 0 : square - damping; // below 0 by rounding only
         }
     }
     for (int which = 0; descent && which < 2; which++) {
@@ -804,8 +804,10 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
         damping += offset ? offset[k] * (double)left * (double)left : 0.0;
     }
     damping = warp_sum(damping);
-    if (lane == 0 && offset)
-        row->current = fmax(0.0, row->damped - row->fall - damping);
+    if (lane == 0 && offset) {
+        const double current = row->damped - row->fall - damping;
+        row->current = current < 0 ? 0 : current;
+    }
 }
 
 // Whether e g^T agrees with what the table step promised; if not, the round begins again from the best (paper's tables

@@ -121,7 +121,7 @@ static int check_directory(const settings *s) {
     }
     char *real_out = realpath(out, NULL), *real_model = realpath(s->paths[0], NULL), *here = realpath(".", NULL);
     const int holds_model = real_out && real_model && strcmp(real_model, real_out) && lies_in(real_model, real_out);
-    const int holds_caller = entries > 2 && real_out && here && lies_in(here, real_out);
+    const int holds_caller = real_out && here && lies_in(here, real_out);
     char config[PATH_MAX + 16];
     snprintf(config, sizeof config, "%s/config.json", out);
     snprintf(probe, sizeof probe, "%s.probe-XXXXXX", real_out ? real_out : out);

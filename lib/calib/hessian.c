@@ -172,11 +172,11 @@ ganq_status ganq__hessian_merge(ganq_hessian *into, const ganq_hessian *from) {
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
                   "a Hessian of dimension %lld cannot be merged into one of dimension %lld",
                   (long long)from->K, (long long)into->K);
-    for (int64_t i = 0; i < into->K; i++) {
-        const double sum = (double)into->values[i * into->K + i] + from->values[i * into->K + i];
-        if (sum > largest_sum)
-            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: diagonal element %lld would be %g, more than f32 can hold",
-                      (long long)i, sum);
+    for (int64_t i = 0; i < into->K * into->K; i++) { /* an imported H may be largest beside its diagonal */
+        const double sum = (double)into->values[i] + from->values[i];
+        if (fabs(sum) > largest_sum)
+            GANQ_FAIL(GANQ_ERR_NUMERIC, "H: row %lld, column %lld would be %g, more than f32 can hold",
+                      (long long)(i / into->K), (long long)(i % into->K), sum);
     }
     for (int64_t i = 0; i < into->K * into->K; i++)
         into->values[i] += from->values[i];

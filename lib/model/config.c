@@ -228,8 +228,7 @@ static ganq_status read_yarn(const json_t *rope, const char *path, ganq__config 
     GANQ_TRY(number_in(rope, "factor", path, 0, 1e6, positions / c->rope_original_positions,
                        &c->rope_factor));
     GANQ_TRY(number_in(rope, "beta_slow", path, 0, 1e6, 1, &c->rope_low_factor));
-    GANQ_TRY(number_in(rope, "beta_fast", path, c->rope_low_factor, 1e6,
-                       fmax(32, 2 * c->rope_low_factor), &c->rope_high_factor));
+    GANQ_TRY(number_in(rope, "beta_fast", path, 0, 1e6, 32, &c->rope_high_factor));
     GANQ_TRY(ganq__json_bool(rope, "truncate", path, 1, &c->rope_whole));
     GANQ_TRY(ganq__json_double(rope, "mscale", path, 0, &by));
     GANQ_TRY(ganq__json_double(rope, "mscale_all_dim", path, 0, &all));

@@ -241,7 +241,7 @@ static ganq_status settle_tie(const loader *l) {
         if (!head || same_tensor(head, embedding))
             return GANQ_OK;
         ganq__log(l->ctx, GANQ_LOG_WARNING,
-                  "%s: config.json has tie_word_embeddings, but %s and %s differ: they are not tied",
+                  "%s: config.json has tie_word_embeddings, but %s is not what %s is: they are not tied",
                   l->store->dir, name, embedding_name);
     }
     c->tied = 0;

@@ -33,7 +33,7 @@ static int lies_in(const char *path, const char *dir) {
     return !strncmp(path, dir, length) && (path[length] == '/' || !path[length]);
 }
 
-/* What is replaced is gone: so only a model, and not from under the caller. */
+/* What is replaced is gone, an empty directory, too: so not from under the caller, and of others only a model. */
 static ganq_status check_replaced(const char *target) {
     char *here = realpath(".", NULL), *config = ganq__path_join(target, "config.json");
     ganq_status status = config ? GANQ_OK : GANQ_ERR_NO_MEMORY;
@@ -41,7 +41,7 @@ static ganq_status check_replaced(const char *target) {
         GANQ_FAIL_GOTO(free_paths, GANQ_ERR_INVALID_ARG,
                        "%s: cannot be replaced, the current directory is %s", target,
                        strcmp(here, target) ? "inside it" : "the same");
-    if (config && !ganq__path_exists(config))
+    if (config && !ganq__dir_is_empty(target) && !ganq__path_exists(config))
         GANQ_FAIL_GOTO(free_paths, GANQ_ERR_EXISTS,
                        "%s: is not empty and holds no config.json: only a model's directory is "
                        "replaced",
@@ -81,8 +81,7 @@ ganq_status ganq__staging_open(const char *target, int force, const char *source
     if (!force && !ganq__dir_is_empty(s.target))
         GANQ_FAIL_GOTO(abort_staging, GANQ_ERR_EXISTS, "%s: exists and is not empty", target);
     GANQ_TRY_GOTO(abort_staging, check_source(s.target, source));
-    if (!ganq__dir_is_empty(s.target))
-        GANQ_TRY_GOTO(abort_staging, check_replaced(s.target));
+    GANQ_TRY_GOTO(abort_staging, check_replaced(s.target));
     char *template = ganq__format("%s.partial-XXXXXX", s.target);
     if (!template) {
         status = GANQ_ERR_NO_MEMORY;

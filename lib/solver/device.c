@@ -1,6 +1,5 @@
 /* device.c - the solver's phases on a device with memory of its own (solver_device.h): what trials.c and finish.c do on
  * the CPU, many trials per call. A problem has `device` set when its context's device does that. */
-#include <math.h>
 #include <string.h>
 
 #include "internal.h"
@@ -158,5 +157,5 @@ void ganq__device_energy(ganq__problem *problem, ganq__batch *batch, int64_t cou
     note(problem, problem->ctx->solver_device->energy(problem->ctx, problem->device, count,
                                                       batch->e, batch->energy));
     for (int64_t i = 0; i < count; i++)
-        batch->energy[i] = fmax(0, batch->energy[i]);
+        batch->energy[i] = ganq__nonnegative(batch->energy[i]);
 }

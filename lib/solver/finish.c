@@ -1,5 +1,6 @@
 /* finish.c - the layer as it is stored: tables rounded to their type, codes settled for them, every
  * row measured in float64 and, where that is worse, replaced by round-to-nearest. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -34,7 +35,8 @@ float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *c
     const ganq__problem *problem = result->problem;
     const float *lut = result->lut + n * problem->levels, x = problem->w[n * problem->K + k];
     *code = (uint8_t)nearest_entry(lut, problem->levels, x);
-    return stored(x - lut[*code], result->outlier_dtype);
+    const float added = x - lut[*code];
+    return isfinite(added) ? stored(added, result->outlier_dtype) : copysignf(FLT_MAX, added);
 }
 
 /* e of a row as stored (by live number), float64. */

@@ -333,6 +333,11 @@ ganq_status ganq__solve_paper(ganq__result *result);
 ganq_status ganq__solve_rtn(ganq__result *result);
 /* The evenly spaced table of count values. */
 void ganq__uniform_table(int levels, int64_t count, const float *w, float *lut);
+/* An energy that is below 0 by rounding only, as that of an H of low rank may be; NaN stays. */
+static inline double ganq__nonnegative(double energy) {
+    return energy < 0 ? 0 : energy;
+}
+
 /* Rounds tables to lut_dtype, settles codes, measures; round-to-nearest where it is better. */
 ganq_status ganq__finish(ganq__result *result);
 /* Takes the outliers out of the codes: solution gets CSR and valid codes. */

@@ -40,8 +40,8 @@ static void measure_rows(void *user, int64_t item, int worker) {
             error += e * (o->h ? error_sums[(n - from) * K + k] : e);
             norm += x * (o->h ? norm_sums[(n - from) * K + k] : x);
         }
-        o->errors[n] = fmax(0, error); /* an H of low rank is not quite semidefinite in f32 */
-        o->norms[n] = fmax(0, norm);
+        o->errors[n] = ganq__nonnegative(error);
+        o->norms[n] = ganq__nonnegative(norm);
     }
 }
 

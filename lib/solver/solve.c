@@ -78,7 +78,9 @@ void ganq__store_table(ganq__result *result, int64_t row, const ganq__trial_tabl
     const int levels = result->problem->levels;
     for (int s = 0; s < levels; s++) {
         const double value = (double)table->value[s] / frame->scale + frame->shift;
-        result->lut[row * levels + s] = (float)fmin(fmax(value, -FLT_MAX), FLT_MAX);
+        result->lut[row * levels + s] = value > FLT_MAX    ? FLT_MAX
+                                        : value < -FLT_MAX ? -FLT_MAX
+                                                           : (float)value;
     }
 }
 

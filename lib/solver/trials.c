@@ -143,7 +143,7 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
             for (int64_t k = 0; k < live; k++)
                 damped += (double)r[k] * (double)r[k];
             /* below 0 by rounding only: what is exact must not lose to that */
-            double error = fmax(0, damped - offset_error(factor, live, e));
+            double error = ganq__nonnegative(damped - offset_error(factor, live, e));
             trial->trace[ganq__slot_assign(iteration)] = error;
             if (error < trial->error && !plan->literal)
                 keep(trial, &batch->tables[i], codes, live, error);
@@ -168,7 +168,7 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
                 ganq__table_close_duplicates(&batch->tables[i], levels);
             renumber(codes, live, place);
             subtract_table(&batch->tables[i], codes, live, batch->w + i * ld, e);
-            error = fmax(0, damped - fall - offset_error(factor, live, e));
+            error = ganq__nonnegative(damped - fall - offset_error(factor, live, e));
             trial->trace[ganq__slot_assign(iteration) + 1] = error;
             if (error < trial->error)
                 keep(trial, &batch->tables[i], codes, live, error);
@@ -188,8 +188,8 @@ void ganq__measure(ganq__problem *problem, ganq__batch *batch, int64_t count) {
     if (!problem->diagonal) {
         problem->ops->energy(&problem->hessian, count, batch->exact, batch->energy,
                              batch->scratch);
-        for (int64_t i = 0; i < count; i++) /* an H of low rank is not quite semidefinite in f32 */
-            batch->energy[i] = fmax(0, batch->energy[i]);
+        for (int64_t i = 0; i < count; i++)
+            batch->energy[i] = ganq__nonnegative(batch->energy[i]);
         return;
     }
     for (int64_t i = 0; i < count; i++) {

@@ -349,7 +349,7 @@ static const struct bad {
     {"rope_scaling", "3", GANQ_ERR_FORMAT, "rope_scaling"},
     {"rope_scaling", "{\"type\": \"longrope\", \"factor\": 4}", GANQ_ERR_UNSUPPORTED, "longrope"},
     {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 0}", GANQ_ERR_FORMAT, "factor"},
-    {"rope_scaling", "{\"type\": \"yarn\", \"beta_fast\": 2, \"beta_slow\": 2}", GANQ_ERR_FORMAT, "beta_fast"},
+    {"rope_scaling", "{\"type\": \"yarn\", \"beta_fast\": -1}", GANQ_ERR_FORMAT, "beta_fast"},
     {"rope_scaling", "{\"type\": \"linear\"}", GANQ_ERR_FORMAT, "factor"},
     {"rope_scaling", "{\"type\": \"linear\", \"factor\": 0}", GANQ_ERR_FORMAT, "factor"},
     {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8}", GANQ_ERR_FORMAT, "low_freq_factor"},

@@ -365,6 +365,7 @@ START_TEST(existing_directories) {
     ck_ganq_fails(ganq_model_save(ctx, model, ".", &force), GANQ_ERR_INVALID_ARG, "the same");
     ck_ganq_ok(ganq__make_dir("inner"));
     ck_assert_int_eq(chdir("inner"), 0);
+    ck_ganq_fails(ganq_model_save(ctx, model, ".", NULL), GANQ_ERR_INVALID_ARG, "the same"); /* though it is empty */
     ck_ganq_fails(ganq_model_save(ctx, model, "..", &force), GANQ_ERR_INVALID_ARG, "inside it");
     ck_assert_int_eq(chdir(here), 0);
     ck_assert_int_eq(entries(root), 4);

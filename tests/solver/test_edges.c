@@ -238,6 +238,18 @@ START_TEST(test_outlier_types) {
 }
 END_TEST
 
+/* What is no number is not reported as no error. */
+START_TEST(test_objective_of_nan) {
+    ganq_context *ctx = open_context(1);
+    static const float w[2] = {1, 1}, quantized[2] = {INFINITY, 1}, h[4] = {1, 0, 0, 1};
+    double error, norm;
+    ck_ganq_ok(ganq__objective(ctx, 1, 2, w, quantized, h, &error, &norm));
+    ck_assert(!(error < INFINITY));
+    ck_assert_double_eq(norm, 2);
+    close_context(ctx);
+}
+END_TEST
+
 /* The ends of float: an H whose scale is beyond it, weights next to its largest number. */
 START_TEST(test_ends_of_float) {
     ganq_context *ctx = open_context(1);
@@ -267,6 +279,19 @@ START_TEST(test_ends_of_float) {
         ganq__solution_free(&s);
         free_layer(&l);
     }
+    l = make_layer(5, 64, 200, 8); /* an outlier at one end, the rest at the other */
+    for (int64_t i = 0; i < l.N * l.K; i++)
+        l.w[i] = i % l.K ? -3e38f * (1 - 0.1f * fabsf(sinf((float)i))) : 3.3e38f;
+    for (size_t r = 0; r < 5; r++) {
+        ganq_quantize_options o = make_options(2, all_recipes[r]);
+        o.outlier_ratio = 0.02f;
+        ganq__solution s = {0};
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        for (int32_t i = 0; i < s.outlier_rowptr[l.N]; i++)
+            ck_assert(isfinite(s.outlier_vals[i]));
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
     close_context(ctx);
 }
 END_TEST
@@ -361,6 +386,7 @@ int main(void) {
     tcase_add_test(tests, test_exact_rows);
     tcase_add_test(tests, test_nearest_codes);
     tcase_add_test(tests, test_outlier_types);
+    tcase_add_test(tests, test_objective_of_nan);
     tcase_add_test(tests, test_ends_of_float);
     tcase_add_test(tests, test_table_types);
     tcase_add_test(tests, test_dead_inputs);
