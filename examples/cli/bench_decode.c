@@ -147,23 +147,18 @@ static ganq_status time_run(const settings *s, ganq_session *session, const int3
     return status;
 }
 
-/* Bytes that a step reads: everything but an embedding that is not the head as well. A dense head
- * is as large as the embedding. */
-static int64_t step_bytes(const ganq_model_info *info, int is_tied) {
+/* Bytes that a step reads: everything but an embedding that is not the head as well. A dense head is as large as the
+ * embedding; a model that has both has their parameters twice beside its blocks' linears. */
+static int64_t step_bytes(const ganq_model *model, const ganq_model_info *info) {
     const int64_t others = info->stored_bytes - info->linear_bytes;
-    return info->linear_bytes + (is_tied ? others : others / 2);
-}
-
-static int is_tied(const char *dir, const char *config) {
-    char path[4200];
-    json_t *root;
-    snprintf(path, sizeof path, "%s/config.json", dir ? dir : "");
-    root = config ? json_loads(config, 0, NULL) : json_load_file(path, 0, NULL);
-    const json_t *said = json_object_get(root, "tie_word_embeddings");
-    const char *architecture = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
-    const int tied = said ? json_is_true(said) : architecture && !strcmp(architecture, "OPTForCausalLM");
-    json_decref(root);
-    return tied;
+    int64_t parameters = info->parameters;
+    for (int64_t i = 0; i < info->linears; i++) {
+        ganq_linear_info linear = {.struct_size = sizeof linear};
+        if (ganq_model_get_linear(model, i, &linear) == GANQ_OK)
+            parameters -= linear.rows * linear.cols;
+    }
+    const int has_both = parameters >= 2 * info->vocab_size * info->hidden_size;
+    return info->linear_bytes + (has_both ? others / 2 : others);
 }
 
 static int samples_open(samples *t, const settings *s, ganq_context *ctx) {
@@ -213,8 +208,7 @@ static json_t *make_row(ganq_context *ctx, const settings *s, const ganq_model_i
     return row;
 }
 
-static int measure(ganq_context *ctx, const settings *s, const ganq_model *model, int tied,
-                   samples *t) {
+static int measure(ganq_context *ctx, const settings *s, const ganq_model *model, samples *t) {
     ganq_session *session = NULL;
     ganq_model_info info = {.struct_size = sizeof info};
     ganq_status status = ganq_model_get_info(model, &info);
@@ -241,7 +235,7 @@ static int measure(ganq_context *ctx, const settings *s, const ganq_model *model
     if (status != GANQ_OK)
         return cli_failed(status);
     json_t *rows = json_array();
-    json_array_append_new(rows, make_row(ctx, s, &info, step_bytes(&info, tied), ready, t));
+    json_array_append_new(rows, make_row(ctx, s, &info, step_bytes(model, &info), ready, t));
     return cli_print_rows(rows, s->format);
 }
 
@@ -308,7 +302,7 @@ int cmd_bench_decode(int argc, char **argv) {
     if (status != GANQ_OK)
         code = cli_failed(status);
     else if (code == CLI_OK)
-        code = measure(ctx, &s, model, is_tied(s.path, config), &t);
+        code = measure(ctx, &s, model, &t);
     samples_close(&t);
     ganq_model_free(model);
     ganq_context_free(ctx);

@@ -19,7 +19,7 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_create(ganq_context *ctx, int64
  * round); then H is unchanged. The same bits for any number of threads. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_add(ganq_context *ctx, ganq_hessian *hessian,
                                                      const ganq_matrix *x);
-/* into += from, tokens too. NUMERIC if the diagonal would leave the range of f32, as above; then `into` is
+/* into += from, tokens too. NUMERIC if an element would leave the range of f32, as above; then `into` is
  * unchanged. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_merge(ganq_hessian *into, const ganq_hessian *from);
 /* A caller's own H [K,K] (f32 or f64), e.g. weighted by gradients. NUMERIC if it has a NaN or infinity or

@@ -51,11 +51,18 @@ static const ganq__family families[] = {
         LLAMA_NAMES,
     },
     {
-        .architecture = "OPTForCausalLM",
+        .architecture = "Qwen3ForCausalLM",
         .attention_bias = GANQ__BIAS_BY_KEY,
-        .mlp_bias = GANQ__BIAS_BY_KEY,
+        .window = GANQ__WINDOW_BY_LAYER,
+        .qk_norm = 1,
+        .head_dim = 128,
+        LLAMA_NAMES,
+    },
+    {
+        .architecture = "OPTForCausalLM",
         .layer_norm = 1,
         .plain_mlp = 1,
+        .opt_keys = 1,
         .positions = "model.decoder.embed_positions",
         .first_position = 2,
         .linear_names = {"model.decoder.layers.%d.self_attn.q_proj",
@@ -73,14 +80,6 @@ static const ganq__family families[] = {
         .activation = "relu",
         .norm_eps = 1e-5,
         .tied = 1,
-    },
-    {
-        .architecture = "Qwen3ForCausalLM",
-        .attention_bias = GANQ__BIAS_BY_KEY,
-        .window = GANQ__WINDOW_BY_LAYER,
-        .qk_norm = 1,
-        .head_dim = 128,
-        LLAMA_NAMES,
     },
 };
 enum { FAMILIES = sizeof families / sizeof families[0] };
@@ -201,9 +200,9 @@ static ganq_status read_switches(const json_t *root, const char *path, ganq__con
     if (!family->norm_eps)
         GANQ_TRY(number_in(root, "rms_norm_eps", path, 0, 1, 1e-6, &c->norm_eps));
     GANQ_TRY(ganq__json_bool(root, "tie_word_embeddings", path, family->tied, &c->tied));
-    int attention = 0, mlp = 0;
-    if (family->positions)
+    if (family->opt_keys)
         return read_opt_switches(root, path, c);
+    int attention = 0, mlp = 0;
     if (family->attention_bias == GANQ__BIAS_BY_KEY)
         GANQ_TRY(ganq__json_bool(root, "attention_bias", path, 0, &attention));
     if (family->mlp_bias == GANQ__BIAS_BY_KEY)

@@ -39,6 +39,7 @@ typedef struct ganq__family {
     const char *architecture;
     int layer_norm; /* LayerNorm with a bias in the place of RMSNorm                            */
     int plain_mlp;  /* down(relu(up(x)))                                                        */
+    int opt_keys;   /* config.json has OPT's keys for biases and variants                       */
     const char *positions; /* a learned vector per position is added to the embedding, no RoPE */
     int first_position;    /* its row of position 0                                            */
     const char *intermediate_key, *activation_key, *activation; /* in config.json               */

@@ -23,18 +23,10 @@ static int f16_holds(const float *lut, int levels) {
     return worst <= largest * 0x1p-10f;
 }
 
-static int nearest_entry(const float *lut, int levels, float x) {
-    int best = 0;
-    for (int s = 1; s < levels; s++)
-        if (fabsf(x - lut[s]) < fabsf(x - lut[best]))
-            best = s;
-    return best;
-}
-
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code) {
     const ganq__problem *problem = result->problem;
     const float *lut = result->lut + n * problem->levels, x = problem->w[n * problem->K + k];
-    *code = (uint8_t)nearest_entry(lut, problem->levels, x);
+    *code = ganq__nearest_code(problem->levels, lut, x);
     const float added = x - lut[*code];
     return isfinite(added) ? stored(added, result->outlier_dtype) : copysignf(FLT_MAX, added);
 }
@@ -87,7 +79,7 @@ static void nearest_codes(void *user, int64_t i, int worker) {
     (void)worker;
     for (int64_t k = 0; k < problem->K; k++)
         if (codes[k] != GANQ__EXACT)
-            codes[k] = (uint8_t)nearest_entry(lut, levels, w[k]);
+            codes[k] = ganq__nearest_code(levels, lut, w[k]);
 }
 
 /* Row i into the batch, for coordinate descent with the rounded table. */
@@ -187,7 +179,7 @@ static void round_row(void *user, int64_t i, int worker) {
     for (int64_t k = 0; k < problem->live; k++) {
         const float x = w[problem->columns[k]];
         t->batch->exact[i * t->batch->ld + k] =
-            (double)x - (double)lut[nearest_entry(lut, levels, x)];
+            (double)x - (double)lut[ganq__nearest_code(levels, lut, x)];
     }
 }
 
@@ -251,7 +243,7 @@ static int f16_holds_outliers(const ganq__result *result, int64_t n) {
         largest = fmaxf(largest, fabsf(lut[s]));
     for (int64_t k = 0; k < problem->K; k++)
         if (codes[k] == GANQ__EXACT) {
-            const float added = w[k] - lut[nearest_entry(lut, problem->levels, w[k])];
+            const float added = w[k] - lut[ganq__nearest_code(problem->levels, lut, w[k])];
             if (!(fabsf(stored(added, GANQ_DTYPE_F16) - added) <= largest * 0x1p-7f))
                 return 0;
         }

@@ -318,6 +318,8 @@ ganq__frame ganq__row_frame(const ganq__problem *problem, int64_t row);
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code);
 /* How much the row counts in sums over the layer. */
 double ganq__row_weight(const ganq__result *result, int64_t row);
+/* The entry nearest to x, of equally near ones the lowest. */
+uint8_t ganq__nearest_code(int levels, const float *lut, float x);
 /* Nearest entries for the dead columns of a row, and for all of it, by column of W. */
 void ganq__dead_codes(const ganq__problem *problem, int64_t row, const float *lut, uint8_t *codes);
 void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,

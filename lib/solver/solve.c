@@ -52,7 +52,7 @@ uint64_t ganq__row_hash(const ganq__problem *problem, int64_t row) {
     return hash * 0x9e3779b97f4a7c15u;
 }
 
-static uint8_t nearest_code(int levels, const float *lut, float x) {
+uint8_t ganq__nearest_code(int levels, const float *lut, float x) {
     int best = 0;
     for (int s = 1; s < levels; s++)
         if (fabsf(x - lut[s]) < fabsf(x - lut[best]))
@@ -63,13 +63,13 @@ static uint8_t nearest_code(int levels, const float *lut, float x) {
 void ganq__nearest_codes(const ganq__problem *problem, int64_t row, const float *lut,
                          uint8_t *codes) {
     for (int64_t k = 0; k < problem->K; k++)
-        codes[k] = nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
+        codes[k] = ganq__nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
 }
 
 void ganq__dead_codes(const ganq__problem *problem, int64_t row, const float *lut, uint8_t *codes) {
     for (int64_t i = 0; i < problem->K - problem->live; i++) {
         const int64_t k = problem->dead[i];
-        codes[k] = nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
+        codes[k] = ganq__nearest_code(problem->levels, lut, problem->w[row * problem->K + k]);
     }
 }
 

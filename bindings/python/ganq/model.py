@@ -122,7 +122,8 @@ class Model(Handle):
 
     def save(self, path: str | os.PathLike, force: bool | None = None, shard_bytes: int = 0,
              calibration: str | None = None) -> None:
-        """Writes the native directory. Exists if it is there, not empty, and force is not True (which replaces it)."""
+        """Writes the native directory. Exists if it is there, not empty, and force is not True (which replaces a model's
+        directory, and nothing else)."""
         options = s.SaveOptions(force=switch(force), shard_bytes=shard_bytes,
                                 calibration=c_string(calibration, "calibration") if calibration else None)
         self._ctx.call(lib.ganq_model_save, self._ctx, self, path_bytes(path), options)

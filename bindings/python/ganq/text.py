@@ -25,7 +25,8 @@ class Tokenizer(Handle):
         super().__init__(create(lib.ganq_tokenizer_load, path_bytes(path)))
 
     def encode(self, text: str | bytes, bos: bool = False, special: bool = False) -> np.ndarray:
-        """Token ids (int32). bos: begin with BOS; special: names of special tokens in the text count as such."""
+        """Token ids (int32). bos: begin as the tokenizer begins a text, which may be
+        with BOS; special: names of special tokens in the text count as such."""
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(memoryview(text))
         ids, count = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
         flags = (_BOS if bos else 0) | (_SPECIAL if special else 0)
