@@ -400,13 +400,14 @@ typedef struct outlier_piece {
     const ganq__device_trial *trials;
     ganq__device_outliers_fn outliers;
     void *user;
+    int choose;        /* which columns are free; 0: their e only */
     const int *places; /* of those that are asked */
     int64_t low;
     float *w, *e, *g;
     uint8_t *codes;
 } outlier_piece;
 
-static void choose_one(void *user, int64_t i, int worker) {
+static void set_one(void *user, int64_t i, int worker) {
     const outlier_piece *piece = user;
     const int64_t place = piece->places[i], ld = piece->s->batch.ld, at = (place - piece->low) * ld;
     const ganq__device_trial *trial = &piece->trials[place];
@@ -414,23 +415,26 @@ static void choose_one(void *user, int64_t i, int worker) {
     (void)worker;
     if (trial->outliers <= 0)
         return;
-    row->current += piece->outliers(piece->user, trial->outliers, &row->table, piece->w + at, piece->e + at, piece->g + at,
-                                    piece->codes + at);
+    row->current += piece->outliers(piece->user, piece->choose ? trial->outliers : 0, &row->table, piece->w + at,
+                                    piece->e + at, piece->g + at, piece->codes + at);
     row->all_moves = 1; /* not at rest yet */
+    if (trial->e)
+        memcpy(trial->e, piece->e + at, (size_t)ld * sizeof *trial->e);
 }
 
-/* Which columns are exact is for the host to say, a matter of sorting: some places at a time, by all threads. */
-static ganq_status choose_outliers(ganq_context *ctx, solver *s, int count, const ganq__device_trial *trials,
-                                   ganq__device_outliers_fn outliers, void *user) {
+/* Outliers are the host's, a matter of choosing and of small systems: some places at a time, by all threads. */
+static ganq_status set_outliers(ganq_context *ctx, solver *s, int choose, int count, const ganq__device_trial *trials,
+                                ganq__device_outliers_fn outliers, void *user) {
     const ganq__cuda_batch *b = &s->batch;
     const int64_t ld = b->ld, most = OUTLIER_PLACES * ld;
-    outlier_piece piece = {.s = s, .trials = trials, .outliers = outliers, .user = user};
+    outlier_piece piece = {.s = s, .trials = trials, .outliers = outliers, .user = user, .choose = choose};
     ganq_status status = GANQ_OK;
     int asked = 0;
     for (int i = 0; i < count; i++)
         asked += trials[s->listed[i]].outliers > 0;
     if (asked == 0)
         return GANQ_OK;
+    GANQ_TRY(FETCH(s->rows, b->rows, b->capacity));
     GANQ_ALLOC_GOTO(done, piece.w, (size_t)most);
     GANQ_ALLOC_GOTO(done, piece.e, (size_t)most);
     GANQ_ALLOC_GOTO(done, piece.g, (size_t)most);
@@ -445,7 +449,7 @@ static ganq_status choose_outliers(ganq_context *ctx, solver *s, int count, cons
         GANQ_TRY_GOTO(done, FETCH(piece.e, b->e + low * ld, span * ld));
         GANQ_TRY_GOTO(done, FETCH(piece.g, b->g + low * ld, span * ld));
         GANQ_TRY_GOTO(done, FETCH(piece.codes, b->codes + low * ld, span * ld));
-        ganq__parallel_for(ctx->pool, n, choose_one, &piece);
+        ganq__parallel_for(ctx->pool, n, set_one, &piece);
         GANQ_TRY_GOTO(done, SEND(b->e + low * ld, piece.e, span * ld));
         GANQ_TRY_GOTO(done, SEND(b->g + low * ld, piece.g, span * ld));
         GANQ_TRY_GOTO(done, SEND(b->codes + low * ld, piece.codes, span * ld));
@@ -484,13 +488,14 @@ static ganq_status descend_inside(ganq_context *ctx, void *state, int rounds, in
         trials[i].table = trials[i].best;
     GANQ_TRY(load_trials(ctx, s, trial_count, trials, s->factors[s->exact_factor].columns, 1 + 2 * rounds));
     GANQ_TRY(begin_descent(ctx, s, count));
+    GANQ_TRY(set_outliers(ctx, s, 0, count, trials, outliers, user));
     for (int round = 0; round <= rounds && count > 0; round++) {
         GANQ_TRY(pause(user));
         if (round > 0)
             GANQ_TRY(descend_tables(ctx, s, count, 2 * round - 1));
         GANQ_TRY(sweep_listed(ctx, s, count, sweeps, pause, user));
         if (round <= 2)
-            GANQ_TRY(choose_outliers(ctx, s, count, trials, outliers, user));
+            GANQ_TRY(set_outliers(ctx, s, 1, count, trials, outliers, user));
         LAUNCH(ctx, ganq__cuda_keep_best(stream_of(ctx), b, 1, 2 * round, s->places, count));
         int going = 0;
         for (int i = 0; i < count; i++)
@@ -506,13 +511,15 @@ static ganq_status descend_inside(ganq_context *ctx, void *state, int rounds, in
 }
 
 static ganq_status settle_inside(ganq_context *ctx, void *state, int sweeps, int64_t count, ganq__device_trial *trials,
-                          ganq__device_pause_fn pause, void *user) {
+                          ganq__device_outliers_fn outliers, ganq__device_pause_fn pause, void *user) {
     solver *s = state;
     const ganq__cuda_batch *b = &s->batch;
     GANQ_TRY(load_trials(ctx, s, count, trials, s->factors[s->exact_factor].columns, 0));
     LAUNCH(ctx, ganq__cuda_subtract(stream_of(ctx), b, s->places, (int)count));
     LAUNCH(ctx, ganq__cuda_gradients(stream_of(ctx), b, s->places, (int)count));
+    GANQ_TRY(set_outliers(ctx, s, 0, (int)count, trials, outliers, user));
     GANQ_TRY(sweep_listed(ctx, s, (int)count, sweeps, pause, user));
+    GANQ_TRY(set_outliers(ctx, s, 0, (int)count, trials, outliers, user));
     return store_trials(ctx, s, count, trials, b->codes);
 }
 
@@ -549,8 +556,8 @@ static ganq_status descend(ganq_context *ctx, void *state, int rounds, int sweep
     INSIDE(descend_inside(ctx, state, rounds, sweeps, count, trials, outliers, pause, user));
 }
 static ganq_status settle(ganq_context *ctx, void *state, int sweeps, int64_t count, ganq__device_trial *trials,
-                          ganq__device_pause_fn pause, void *user) {
-    INSIDE(settle_inside(ctx, state, sweeps, count, trials, pause, user));
+                          ganq__device_outliers_fn outliers, ganq__device_pause_fn pause, void *user) {
+    INSIDE(settle_inside(ctx, state, sweeps, count, trials, outliers, pause, user));
 }
 static ganq_status energy(ganq_context *ctx, void *state, int64_t count, const float *e, double *energies) {
     INSIDE(energy_inside(ctx, state, count, e, energies));

@@ -24,6 +24,11 @@ enum {
 };
 typedef ganq__batch_row batch_row;
 
+// As ganq__has_code: the others are outliers.
+__device__ __forceinline__ int has_code(int code) {
+    return code < GANQ__LEVELS;
+}
+
 __device__ __forceinline__ double warp_sum(double x) {
     for (int d = WARP / 2; d > 0; d /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, d);
@@ -52,7 +57,7 @@ static __global__ void renumber_places(int count, int64_t live, int64_t ld, cons
         to[i * ld + live_index[factors[i]][k]] = from[i * ld + k];
 }
 
-// e = w - table[code].
+// e = w - table[code], 0 for outliers.
 static __global__ void subtract_tables(const int *places, int count, int64_t live, int64_t ld, const batch_row *rows,
                                        const uint8_t *codes, const float *w, float *e) {
     const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -60,7 +65,7 @@ static __global__ void subtract_tables(const int *places, int count, int64_t liv
         return;
     const int64_t i = places[blockIdx.y];
     const uint8_t code = codes[i * ld + k];
-    e[i * ld + k] = code == GANQ__EXACT ? 0.0f : w[i * ld + k] - rows[i].table.value[code & 15];
+    e[i * ld + k] = has_code(code) ? w[i * ld + k] - rows[i].table.value[code] : 0.0f;
 }
 
 // ---- products ----
@@ -269,14 +274,14 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
                 continue;
             const float xk = __shfl_sync(0xffffffffu, x[h], k), ck = __shfl_sync(0xffffffffu, sum[h], k);
             const int old = __shfl_sync(0xffffffffu, code[h], k);
-            const float target = xk + ck * inv[WARP * h + k];
-            const int s = __popc(__ballot_sync(0xffffffffu, target > middle));
+            const float wanted = ck * inv[WARP * h + k];
+            const int s = __popc(__ballot_sync(0xffffffffu, xk + wanted > middle));
             const float entry = __shfl_sync(0xffffffffu, value, s);
             if (old == GANQ__EXACT)
                 continue;
-            const float ek = xk - entry;
+            const float ek = has_code(old) ? xk - entry : -wanted;
             if (lane == k) {
-                code[h] = s;
+                code[h] = has_code(old) ? s : old;
                 left[h] = ek;
             }
             sum[0] = fmaf(ek, block[WARP * h + k][lane], sum[0]);
@@ -341,7 +346,7 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
             const float x = __shfl_sync(0xffffffffu, value, q) + gradient[h] * inv[WARP * h + lane];
             const float up = __shfl_sync(0xffffffffu, above, q), down = __shfl_sync(0xffffffffu, below, q);
             const unsigned wanting =
-                __ballot_sync(0xffffffffu, code[h] != GANQ__EXACT && (x > up || x <= down)) & open;
+                __ballot_sync(0xffffffffu, has_code(code[h]) && (x > up || x <= down)) & open;
             if (!wanting)
                 break;
             const int k = __ffs((int)wanting) - 1;
@@ -640,8 +645,8 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
         const uint8_t code = codes[at + k];
         square += (double)r[at + k] * (double)r[at + k];
         damping += offset[k] * (double)e[at + k] * (double)e[at + k];
-        if (code != GANQ__EXACT)
-            mask |= 1u << (code & 15);
+        if (has_code(code))
+            mask |= 1u << code;
     }
     square = warp_sum(square);
     damping = warp_sum(damping);
@@ -658,8 +663,8 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
         for (int s = 0; s < GANQ__LEVELS; s++)
             bins[warp][s][lane] = 0;
         for (int64_t k = lane; k < live; k += WARP)
-            if (codes[at + k] != GANQ__EXACT)
-                bins[warp][codes[at + k] & 15][lane] += which ? offset[k] : (double)r[at + k];
+            if (has_code(codes[at + k]))
+                bins[warp][codes[at + k]][lane] += which ? offset[k] : (double)r[at + k];
         for (int s = 0; s < GANQ__LEVELS; s++) {
             const double sum = warp_sum(bins[warp][s][lane]);
             if (lane == 0)
@@ -794,13 +799,12 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
     double damping = 0;
     for (int64_t k = lane; k < live; k += WARP) {
         const uint8_t code = codes[at + k];
-        float left = 0;
-        if (code != GANQ__EXACT) {
-            const uint8_t s = row->place[code & 15];
+        float left = e[at + k];
+        if (has_code(code)) {
+            const uint8_t s = row->place[code];
             codes[at + k] = s;
-            left = w[at + k] - row->table.value[s];
+            e[at + k] = left = w[at + k] - row->table.value[s];
         }
-        e[at + k] = left;
         damping += offset ? offset[k] * (double)left * (double)left : 0.0;
     }
     damping = warp_sum(damping);
@@ -842,7 +846,8 @@ static __global__ void __launch_bounds__(WARP *ROW_WARPS)
         for (int64_t k = lane; k < live; k += WARP) {
             const uint8_t code = best[at + k];
             codes[at + k] = code;
-            e[at + k] = code == GANQ__EXACT ? 0.0f : w[at + k] - row->table.value[code & 15];
+            if (has_code(code))
+                e[at + k] = w[at + k] - row->table.value[code];
         }
     }
     if (lane == 0) {

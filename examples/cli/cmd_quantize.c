@@ -29,7 +29,7 @@ static int read_settings(int argc, char **argv, settings *s) {
          "how codes and tables are found: rtn rounds and needs no text, paper is GANQ as "
          "published, fast and best trade time for error"},
         {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1,
-         "part of the weights kept exact, such as 0.005"},
+         "part of the weights kept beside the codes, such as 0.005"},
         {CLI_CHOICE, 0, "propagate", &s->propagate, "off|on", 0, 0,
          "on: each block is calibrated on inputs that went through the quantized blocks before it"},
         {CLI_REAL, 0, "compensate", &s->compensation, "C", 0, 1,

@@ -29,7 +29,7 @@ static int read_settings(int argc, char **argv, settings *s) {
         {CLI_INT, 'b', "bits", &s->bits, "B", 2, 4, "bits per code: 2, 3 or 4"},
         {CLI_CHOICE, 0, "recipe", &s->recipe, CLI_RECIPES, 0, 0, "how codes and tables are found"},
         {CLI_TEXT, 0, "rows", &s->rows, "A:B", 0, 0, "only rows A to B-1 of each weight"},
-        {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept exact"},
+        {CLI_REAL, 0, "outliers", &s->outliers, "R", 0, 0.1, "part of the weights kept beside the codes"},
         {CLI_INT, 0, "iterations", &s->iterations, "K", 1, 1000,
          "alternations; default: the recipe's"},
         {CLI_REAL, 0, "damping", &s->damping, "D", 0, 10, CLI_DAMPING_HELP},

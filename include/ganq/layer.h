@@ -29,9 +29,10 @@ typedef struct ganq_quantize_options {
     float damping;         /* added to diag(H) as a fraction of its mean; default: the recipe's;
                               negative: none. Nothing to RTN, which factors no H, nor to PAPER, which has
                               its own diagonal offset                                                  */
-    float outlier_ratio;   /* part of the weights kept beside the codes (GANQ*), 0..0.1; default 0. What is
-                              added to the table's value is F16, or F32 where F16 would lose 2^-7 of the
-                              row's largest entry                                                        */
+    float outlier_ratio;   /* part of the weights kept beside the codes (GANQ*), 0..0.1; default 0. PAPER
+                              and RTN keep them as they are; the others give them the values that serve the
+                              layer's error best. What is added to the table's value is F16, or F32 where
+                              F16 would lose 2^-7 of the row's largest entry                             */
     int32_t lut_dtype;     /* GANQ_DTYPE_F16 (default; a layer whose tables F16 cannot hold to 2^-10 gets
                               F32 all the same) or GANQ_DTYPE_F32                                       */
     int32_t reserved;      /* 0 */
@@ -65,7 +66,7 @@ typedef enum ganq_step_kind {
     GANQ_STEP_TABLES = 3,  /* new tables in closed form (paper, eq. 6)                           */
     GANQ_STEP_DESCENT = 4, /* coordinate descent sweeps; from here on the error never rises      */
     GANQ_STEP_ROUND = 5,   /* tables rounded to their stored type                                */
-    GANQ_STEP_OUTLIERS = 6 /* outliers chosen or refitted                                        */
+    GANQ_STEP_OUTLIERS = 6 /* outliers chosen and fitted                                         */
 } ganq_step_kind;
 typedef struct ganq_step {
     int32_t kind;      /* ganq_step_kind                    */
@@ -120,7 +121,7 @@ typedef struct ganq_layer_info {
     int32_t bits;            /* 2, 3, 4                                                     */
     int64_t rows;            /* N */
     int64_t cols;            /* K */
-    int64_t outliers;        /* entries kept exact                                         */
+    int64_t outliers;        /* weights kept beside the codes                              */
     int32_t lut_dtype;       /* F16 or F32                                                 */
     int32_t has_bias;        /* 0 or 1                                                     */
     int64_t stored_bytes;    /* codes + tables + outliers + bias on disk                   */

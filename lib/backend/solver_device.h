@@ -3,7 +3,7 @@
  *
  * All pointers are the process's own memory; what is needed on the device is copied there by the call. Words and units
  * are those of lib/solver: x = (w - shift) * scale, H scaled, live columns only, ld = live rounded up to 16, codes with
- * GANQ__EXACT for columns that are kept exact. Results are the same bits for any order and number of trials in a
+ * GANQ__EXACT or GANQ__FREE for outliers. Results are the same bits for any order and number of trials in a
  * call. */
 #ifndef GANQ_BACKEND_SOLVER_DEVICE_H
 #define GANQ_BACKEND_SOLVER_DEVICE_H
@@ -34,19 +34,21 @@ typedef struct ganq__device_trial {
     int64_t row;
     double shift, scale;
     int factor;     /* whose places `codes` has when descent begins                  */
-    int64_t outliers; /* columns that end up exact; 0: none                          */
+    int64_t outliers; /* columns that end up free; 0: none                           */
     ganq__trial_table table; /* of the next S-step                                   */
     ganq__trial_table best;  /* with codes: the best seen                            */
     uint8_t *codes; /* [ld]                                                          */
     double error;   /* of the best                                                   */
+    float *e;       /* [ld] where settle leaves the residuals of a trial with outliers */
     double *trace;  /* where a call writes the error after each of its steps         */
 } ganq__device_trial;
 
 /* Between two steps, from the calling thread; anything but OK ends the call with it. */
 typedef ganq_status (*ganq__device_pause_fn)(void *user);
 
-/* Descent, after a sweep: which columns of trial i are exact. w, e, g [ld] and codes by live number; changes codes, e
- * and g, and returns the change of the error. From any of the context's threads. */
+/* Which columns of a trial are free, `outliers` of them, and what their e is; 0: those that are, their e only. w, e, g
+ * [ld] and codes by live number; changes codes, e and g, and returns the change of the error. From any of the context's
+ * threads. */
 typedef double (*ganq__device_outliers_fn)(void *user, int64_t outliers, const ganq__trial_table *table,
                                            const float *w, float *e, float *g, uint8_t *codes);
 
@@ -65,9 +67,9 @@ typedef struct ganq__device_solver_ops {
     ganq_status (*descend)(ganq_context *ctx, void *solver, int rounds, int sweeps, int64_t count,
                            ganq__device_trial *trials, ganq__device_outliers_fn outliers, ganq__device_pause_fn pause,
                            void *user);
-    /* Sweeps with `table` as it is, from codes by live number. */
+    /* Sweeps with `table` as it is, from codes by live number; free columns get their e before and after. */
     ganq_status (*settle)(ganq_context *ctx, void *solver, int sweeps, int64_t count, ganq__device_trial *trials,
-                          ganq__device_pause_fn pause, void *user);
+                          ganq__device_outliers_fn outliers, ganq__device_pause_fn pause, void *user);
     /* e H e^T for e [count, ld] by live number; products in float32 over 16 columns, sums of those in float64. */
     ganq_status (*energy)(ganq_context *ctx, void *solver, int64_t count, const float *e, double *energies);
     /* L L^T = A [n, lda] in place, lower triangle, float64. *definite 0: A is not positive definite. NULL: the CPU

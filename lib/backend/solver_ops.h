@@ -4,7 +4,8 @@
  * weights, a table, codes, and vectors of length K, all stored row after row with the leading
  * dimension `ld` of the panels (the padding holds zeros). Symbols: e = w - w~, H = L L^T.
  *
- * Columns whose code is GANQ__EXACT when an operation begins keep it and take no part: e stays 0.
+ * A column without a code is an outlier, GANQ__EXACT or GANQ__FREE, and stays one: the S-step gives it its e, after
+ * which e stays what it is.
  *
  * Contract of all of them: serial (the solver runs batches in parallel), and what comes out for a
  * trial depends on that trial and on the matrix alone, not on its place in the batch: row shards
@@ -17,8 +18,12 @@
 enum {
     GANQ__PANEL = 16,  /* columns per panel: a panel's row is one cache line of floats            */
     GANQ__LEVELS = 16, /* table entries held for a row, whatever the bits; see ganq__trial_table */
-    GANQ__EXACT = 255  /* in place of a code: the column is kept exact (an outlier), e = 0 there  */
+    GANQ__EXACT = 255, /* in place of a code: an outlier that is as in W, e = 0                   */
+    GANQ__FREE = 223   /* the same: an outlier whose value, any e, is what serves the error best  */
 };
+static inline int ganq__has_code(uint8_t code) {
+    return code < GANQ__LEVELS;
+}
 
 /* A K x K matrix, cut into panels of 16 columns, each row of a panel contiguous: the S-step
  * multiplies by it, the table step and descent add up single rows of it. A lower triangular matrix
@@ -59,8 +64,9 @@ typedef struct ganq__trial_table {
 
 typedef struct ganq__solver_ops {
     /* S-step (paper, eq. 7-9), columns from the last to the first: c_k = sum_{u>k} e_u L_uk; q_k =
-     * the entry nearest to w_k + c_k / L_kk; e_k = w_k - t[q_k]. inverse: 1 / L_kk [ld]. Writes
-     * codes, e and r = e L (r_k = c_k + e_k L_kk), each [trials, ld]. */
+     * the entry nearest to w_k + c_k / L_kk; e_k = w_k - t[q_k], or -c_k / L_kk where the column is
+     * free. inverse: 1 / L_kk [ld]. Writes codes, e and r = e L (r_k = c_k + e_k L_kk), each
+     * [trials, ld]. */
     void (*assign)(const ganq__panels *factor, const float *inverse, int64_t trials, const float *w,
                    const ganq__trial_table *tables, uint8_t *codes, float *e, float *r,
                    void *scratch);

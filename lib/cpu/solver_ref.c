@@ -38,13 +38,14 @@ static void assign(const ganq__panels *factor, const float *inverse, int64_t tri
             panel_product(panel + GANQ__PANEL * (end - begin), end, K, ei, c);
             for (int64_t k = end - 1; k >= begin; k--) {
                 const float *row = panel + GANQ__PANEL * (k - begin);
-                if (codes[i * ld + k] == GANQ__EXACT) {
-                    ei[k] = 0;
-                    continue;
+                const float wanted = c[k - begin] * inverse[k];
+                if (ganq__has_code(codes[i * ld + k])) {
+                    const int s = nearest(&tables[i], wi[k] + wanted);
+                    codes[i * ld + k] = (uint8_t)s;
+                    ei[k] = wi[k] - tables[i].value[s];
+                } else {
+                    ei[k] = codes[i * ld + k] == GANQ__FREE ? -wanted : 0;
                 }
-                const int s = nearest(&tables[i], wi[k] + c[k - begin] * inverse[k]);
-                codes[i * ld + k] = (uint8_t)s;
-                ei[k] = wi[k] - tables[i].value[s];
                 for (int64_t j = 0; j <= k - begin; j++)
                     c[j] += ei[k] * row[j];
             }
@@ -66,7 +67,7 @@ static void gram(const ganq__panels *factor, int levels, int64_t trials, const u
             float u[GANQ__LEVELS][GANQ__PANEL] = {{0}};
             const float *panel = factor->data + ganq__panel_origin(factor, p);
             for (int64_t k = GANQ__PANEL * p; k < K; k++)
-                for (int j = 0; j < GANQ__PANEL && codes[i * ld + k] != GANQ__EXACT; j++)
+                for (int j = 0; j < GANQ__PANEL && ganq__has_code(codes[i * ld + k]); j++)
                     u[codes[i * ld + k]][j] += panel[GANQ__PANEL * k + j];
             for (int s = 0; s < levels; s++) {
                 for (int t = 0; t < levels; t++)
@@ -103,7 +104,7 @@ static void sweep(const ganq__panels *hessian, const float *diagonal, const floa
         moves[i] = 0;
         for (int64_t k = 0; k < K; k++) {
             const int old = codes[i * ld + k];
-            if (old == GANQ__EXACT)
+            if (!ganq__has_code((uint8_t)old))
                 continue;
             const int new = nearest(table, table->value[old] + gi[k] * inverse[k]);
             if (new == old)

@@ -128,14 +128,15 @@ static void search_panel(assign_panel *a, int64_t trials, int width, const float
     for (int k = width - 1; k >= 0; k--) {
         const row factor = row_load(rows + PANEL * k);
         for (int64_t i = 0; i < trials; i++) {
-            if (a->codes[i][k] == GANQ__EXACT) {
-                a->e[i][k] = 0;
-                continue;
+            const float x = a->w[i][k], wanted = a->c[i][k] * inverse[k];
+            float left;
+            if (ganq__has_code(a->codes[i][k])) {
+                const int s = nearest(&tables[i], x + wanted);
+                left = x - tables[i].value[s];
+                a->codes[i][k] = (uint8_t)s;
+            } else {
+                left = a->codes[i][k] == GANQ__FREE ? -wanted : 0;
             }
-            const float x = a->w[i][k];
-            const int s = nearest(&tables[i], x + a->c[i][k] * inverse[k]);
-            const float left = x - tables[i].value[s];
-            a->codes[i][k] = (uint8_t)s;
             a->e[i][k] = left;
             row_store(a->c[i], row_fma(left, factor, row_load(a->c[i])));
         }
@@ -191,7 +192,7 @@ typedef struct sorted_rows {
     int32_t groups;
 } __attribute__((aligned(64))) sorted_rows;
 
-/* Columns whose code is GANQ__EXACT, 31 in its low five bits, are in no group. */
+/* Columns without a code, 31 in its low five bits, are in no group. */
 static void sort_rows(int levels, const uint8_t *codes, int64_t count, sorted_rows *sorted) {
     int place[32] = {0}, at = 0;
     for (int64_t k = 0; k < count; k++)

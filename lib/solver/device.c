@@ -95,8 +95,8 @@ void ganq__device_alternate(ganq__problem *problem, const ganq__plan *plan,
     ganq__free(described);
 }
 
-/* Which columns are exact: a batch of one trial, made of the device's vectors. */
-static double choose_outliers(void *user, int64_t outliers, const ganq__trial_table *table,
+/* Which columns are free, and their e: a batch of one trial, made of the device's vectors. */
+static double set_outliers(void *user, int64_t outliers, const ganq__trial_table *table,
                               const float *w, float *e, float *g, uint8_t *codes) {
     ganq__problem *problem = user;
     ganq__trial_table tables[1] = {*table};
@@ -107,7 +107,8 @@ static double choose_outliers(void *user, int64_t outliers, const ganq__trial_ta
                          .g = g,
                          .codes = codes,
                          .tables = tables};
-    return ganq__choose_outliers(problem, &batch, 0, outliers);
+    return outliers > 0 ? ganq__choose_outliers(problem, &batch, 0, outliers)
+                        : ganq__fit_outliers(problem, &batch, 0);
 }
 
 void ganq__device_descend(ganq__problem *problem, const ganq__plan *plan, const ganq__frame *frames,
@@ -118,13 +119,20 @@ void ganq__device_descend(ganq__problem *problem, const ganq__plan *plan, const 
         return;
     note(problem, problem->ctx->solver_device->descend(
                       problem->ctx, problem->device, plan->rounds, plan->sweeps, count, described,
-                      choose_outliers, pause_device, problem));
+                      set_outliers, pause_device, problem));
     for (int64_t i = 0; i < count; i++) {
         trials[i]->best = described[i].best;
         trials[i]->error = described[i].error;
         trials[i]->factor = problem->exact_factor; /* whose places are the live numbers */
     }
     ganq__free(described);
+}
+
+static int64_t count_outliers(const ganq__problem *problem, const ganq__batch *batch, int64_t i) {
+    int64_t count = 0;
+    for (int64_t k = 0; k < problem->live; k++)
+        count += !ganq__has_code(batch->codes[i * batch->ld + k]);
+    return count;
 }
 
 void ganq__device_settle(ganq__problem *problem, ganq__batch *batch, const ganq__frame *frames,
@@ -138,10 +146,12 @@ void ganq__device_settle(ganq__problem *problem, ganq__batch *batch, const ganq_
         described[i] = (ganq__device_trial){.row = first_row + i,
                                             .shift = frames[i].shift,
                                             .scale = frames[i].scale,
+                                            .outliers = count_outliers(problem, batch, i),
                                             .table = batch->tables[i],
-                                            .codes = batch->codes + i * batch->ld};
-    note(problem, problem->ctx->solver_device->settle(problem->ctx, problem->device, sweeps, count,
-                                                      described, pause_device, problem));
+                                            .codes = batch->codes + i * batch->ld,
+                                            .e = batch->e + i * batch->ld};
+    note(problem, problem->ctx->solver_device->settle(problem->ctx, problem->device, sweeps, count, described,
+                                                      set_outliers, pause_device, problem));
     ganq__free(described);
 }
 

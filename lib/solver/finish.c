@@ -2,6 +2,7 @@
  * row measured in float64 and, where that is worse, replaced by round-to-nearest. */
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "half.h"
@@ -23,9 +24,24 @@ static int f16_holds(const float *lut, int levels) {
     return worst <= largest * 0x1p-10f;
 }
 
+static int compare_columns(const void *a, const void *b) {
+    const ganq__fitted *x = a, *y = b;
+    return (x->column > y->column) - (x->column < y->column);
+}
+
+/* What an outlier stands for: its weight, or the value that was fitted. */
+static float outlier_value(const ganq__result *result, int64_t n, int64_t k, uint8_t code) {
+    const ganq__fitted key = {.column = (int32_t)k};
+    if (code == GANQ__EXACT)
+        return result->problem->w[n * result->problem->K + k];
+    const ganq__fitted *found = bsearch(&key, result->fitted + n * result->per_row,
+                                        (size_t)result->per_row, sizeof key, compare_columns);
+    return found->value;
+}
+
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code) {
     const ganq__problem *problem = result->problem;
-    const float *lut = result->lut + n * problem->levels, x = problem->w[n * problem->K + k];
+    const float *lut = result->lut + n * problem->levels, x = outlier_value(result, n, k, *code);
     *code = ganq__nearest_code(problem->levels, lut, x);
     const float added = x - lut[*code];
     return isfinite(added) ? stored(added, result->outlier_dtype) : copysignf(FLT_MAX, added);
@@ -39,7 +55,7 @@ static void residuals(const ganq__result *result, int64_t n, double *e) {
     for (int64_t k = 0; k < problem->live; k++) {
         const int64_t column = problem->columns[k];
         uint8_t code = codes[column];
-        const float added = code == GANQ__EXACT ? ganq__outlier(result, n, column, &code) : 0;
+        const float added = ganq__has_code(code) ? 0 : ganq__outlier(result, n, column, &code);
         e[k] = (double)w[column] - (double)(lut[code] + added);
     }
 }
@@ -78,7 +94,7 @@ static void nearest_codes(void *user, int64_t i, int worker) {
     uint8_t *codes = t->result->codes + (t->first + i) * problem->K;
     (void)worker;
     for (int64_t k = 0; k < problem->K; k++)
-        if (codes[k] != GANQ__EXACT)
+        if (ganq__has_code(codes[k]))
             codes[k] = ganq__nearest_code(levels, lut, w[k]);
 }
 
@@ -99,26 +115,48 @@ static void load_row(void *user, int64_t i, int worker) {
         t->batch->codes[i * ld + k] = t->result->codes[n * problem->K + problem->columns[k]];
 }
 
-static void store_codes(void *user, int64_t i, int worker) {
+/* Outliers of row i that are free: where e leaves them, but no farther out than twice the row's
+ * largest weight, which F16 was chosen for. */
+static void store_fitted(const finished_tile *t, int64_t i) {
+    const ganq__result *result = t->result;
+    const ganq__problem *problem = result->problem;
+    const int64_t n = t->first + i, at = i * problem->ld;
+    ganq__fitted *fitted = result->fitted + n * result->per_row;
+    int64_t count = 0;
+    for (int64_t k = 0; k < problem->live; k++) {
+        if (t->batch->codes[at + k] != GANQ__FREE)
+            continue;
+        const double x = t->batch->w[at + k], value = x - (double)t->batch->e[at + k];
+        fitted[count++] = (ganq__fitted){
+            problem->columns[k],
+            (float)((fabs(value) < 4 ? value : x) / t->frames[i].scale)};
+    }
+    qsort(fitted, (size_t)count, sizeof *fitted, compare_columns);
+    for (; count < result->per_row; count++)
+        fitted[count].column = INT32_MAX;
+}
+
+static void store_row(void *user, int64_t i, int worker) {
     const finished_tile *t = user;
     const ganq__problem *problem = t->result->problem;
     uint8_t *codes = t->result->codes + (t->first + i) * problem->K;
     (void)worker;
     for (int64_t k = 0; k < problem->live; k++)
         codes[problem->columns[k]] = t->batch->codes[i * problem->ld + k];
+    store_fitted(t, i);
 }
 
-/* Coordinate descent with the rounded table. */
-static void settle_rows(finished_tile *t, int64_t rows, int worker) {
+/* Coordinate descent with the rounded table, and values for free outliers. */
+static void settle_rows(finished_tile *t, int64_t rows, int sweeps, int worker) {
     ganq__problem *problem = t->result->problem;
     for_rows(t, rows, load_row);
     const double started = ganq__now();
     if (problem->device) {
-        ganq__device_settle(problem, t->batch, t->frames, t->first, rows, 8);
+        ganq__device_settle(problem, t->batch, t->frames, t->first, rows, sweeps);
         ganq__charge(&t->batch->costs, GANQ_COST_DESCENT, started, 0);
     } else
-        ganq__settle(problem, t->batch, rows, 8, worker);
-    for_rows(t, rows, store_codes);
+        ganq__settle(problem, t->batch, rows, sweeps, worker);
+    for_rows(t, rows, store_row);
 }
 
 static void load_residuals(void *user, int64_t i, int worker) {
@@ -217,8 +255,8 @@ static void finish_tile(void *user, int64_t item, int worker) {
     const ganq__plan *plan = result->plan;
     if (plan->recipe == GANQ_RECIPE_RTN || (problem->diagonal && !plan->literal))
         for_rows(&tile, rows, nearest_codes);
-    else if (plan->settles && !problem->diagonal)
-        settle_rows(&tile, rows, worker);
+    else if ((plan->settles || result->per_row > 0) && !problem->diagonal)
+        settle_rows(&tile, rows, plan->settles ? 8 : 0, worker);
     const double started = ganq__now();
     for_rows(&tile, rows, load_residuals);
     ganq__measure(problem, batch, rows);
@@ -242,7 +280,7 @@ static int f16_holds_outliers(const ganq__result *result, int64_t n) {
     for (int s = 0; s < problem->levels; s++)
         largest = fmaxf(largest, fabsf(lut[s]));
     for (int64_t k = 0; k < problem->K; k++)
-        if (codes[k] == GANQ__EXACT) {
+        if (!ganq__has_code(codes[k])) {
             const float added = w[k] - lut[ganq__nearest_code(problem->levels, lut, w[k])];
             if (!(fabsf(stored(added, GANQ_DTYPE_F16) - added) <= largest * 0x1p-7f))
                 return 0;

@@ -62,6 +62,7 @@ typedef struct ganq__plan {
     int generations; /* of the search around the best solution                              */
     int offspring;   /* changed copies of it per generation                                 */
     double outlier_ratio;
+    int outlier_starts; /* fresh starts of a row with its extremes left out; 0: no outliers   */
     int literal; /* as the paper: median and IQR, unused entries become 0               */
 } ganq__plan;
 
@@ -245,23 +246,25 @@ void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int
 int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64_t seed,
                  int variant, ganq__trial *trial);
 
-/* ---- outliers.c: columns kept exact ---- */
+/* ---- outliers.c: columns kept beside the codes ---- */
 
 /* How many of a row. The fraction is rounded up or down by a hash of the row's values, so that
  * layers with few columns keep the ratio on the average although rows know nothing of each other.
  */
 int64_t ganq__outlier_count(const ganq__problem *problem, int64_t row, double ratio);
-/* Marks the `marks` columns with the largest scores in codes (GANQ__EXACT). scratch [2 count]. */
-void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, double *scratch,
-                        uint8_t *codes);
+/* Marks the `marks` columns with the largest scores in codes, with `mark`. scratch [2 count]. */
+void ganq__mark_largest(int64_t count, const double *scores, int64_t marks, uint8_t mark,
+                        double *scratch, uint8_t *codes);
 /* The same with |x - median| * weight^power for scores; weights NULL: all 1. scratch [3 count]. */
 void ganq__mark_extremes(int64_t count, const float *x, const double *weights, double power,
-                         int64_t marks, double *scratch, uint8_t *codes);
-/* Trial i of the batch, with e and g at hand: makes columns exact, or no longer exact, until there
- * are `count`, each time the one that serves the error best; then exchanges while that lowers the
- * error. Returns the change of the error. */
-double ganq__choose_outliers(const ganq__problem *problem, ganq__batch *batch, int64_t i,
-                             int64_t count);
+                         int64_t marks, uint8_t mark, double *scratch, uint8_t *codes);
+/* Trial i of the batch, with e and g at hand: makes columns free until `count` are, each time the
+ * one that serves the error best; then exchanges while that lowers the error. Returns the change of
+ * the error. */
+double ganq__choose_outliers(ganq__problem *problem, ganq__batch *batch, int64_t i, int64_t count);
+/* Gives the free columns of trial i the values that serve the error best; keeps e and g up to date.
+ * Returns the change of the error. */
+double ganq__fit_outliers(ganq__problem *problem, ganq__batch *batch, int64_t i);
 
 /* ---- device.c: the same on a device that has memory of its own ---- */
 
@@ -283,12 +286,20 @@ void ganq__device_energy(ganq__problem *problem, ganq__batch *batch, int64_t cou
 
 /* ---- solve.c, tiles.c, paper.c, rtn.c, finish.c: the layer ---- */
 
+/* A free outlier's value in units of W. */
+typedef struct ganq__fitted {
+    int32_t column;
+    float value;
+} ganq__fitted;
+
 /* What a layer's rows leave behind; every array is indexed by row. */
 typedef struct ganq__result {
     ganq__problem *problem;
     const ganq__plan *plan;
     int32_t lut_dtype, outlier_dtype;
-    uint8_t *codes; /* [N,K] by column of W; GANQ__EXACT: an outlier */
+    uint8_t *codes; /* [N,K] by column of W; GANQ__EXACT, GANQ__FREE: an outlier */
+    ganq__fitted *fitted; /* [N,per_row], by column: the free ones */
+    int64_t per_row;
     float *lut;     /* [N,levels]; not rounded before finish.c       */
     int slots;
     double *trace;          /* [N,slots] errors in units of W and H          */
@@ -313,8 +324,8 @@ void ganq__tile_failed(ganq__problem *problem);
 uint64_t ganq__row_hash(const ganq__problem *problem, int64_t row);
 /* Ours: only the row's exponent is taken away. */
 ganq__frame ganq__row_frame(const ganq__problem *problem, int64_t row);
-/* The value that is added to the nearest entry (*code) for column k of row n to be exact, as it is
- * stored. */
+/* The value that is added to the nearest entry (*code) for column k of row n to be what the outlier
+ * stands for, as it is stored. */
 float ganq__outlier(const ganq__result *result, int64_t n, int64_t k, uint8_t *code);
 /* How much the row counts in sums over the layer. */
 double ganq__row_weight(const ganq__result *result, int64_t row);

@@ -42,10 +42,11 @@ static void start_row(paper_state *state, int64_t n, float *values, double *scra
     double table[GANQ__LEVELS];
     const int64_t outliers = ganq__outlier_count(problem, n, result->plan->outlier_ratio);
     memset(marks, 0, (size_t)K);
-    ganq__mark_extremes(K, problem->w + n * K, NULL, 0, outliers, scratch, marks);
+    ganq__mark_extremes(K, problem->w + n * K, NULL, 0, outliers, GANQ__EXACT, scratch,
+                        marks);
     int64_t left = 0;
     for (int64_t k = 0; k < K; k++)
-        if (marks[k] != GANQ__EXACT)
+        if (ganq__has_code(marks[k]))
             values[left++] = problem->w[n * K + k];
     state->frames[n] = normalise(left, values, scratch);
     ganq__start_table(&result->plan->starts[0], problem->levels, left, values, NULL, scratch,

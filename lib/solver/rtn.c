@@ -33,15 +33,15 @@ static void round_rows(void *user, int64_t item, int worker) {
         float *lut = result->lut + n * problem->levels;
         const int64_t outliers = ganq__outlier_count(problem, n, result->plan->outlier_ratio);
         memset(marks, 0, (size_t)K);
-        ganq__mark_extremes(K, w, NULL, 0, outliers, scratch, marks);
+        ganq__mark_extremes(K, w, NULL, 0, outliers, GANQ__EXACT, scratch, marks);
         int64_t left = 0;
         for (int64_t k = 0; k < K; k++)
-            if (marks[k] != GANQ__EXACT)
+            if (ganq__has_code(marks[k]))
                 values[left++] = w[k];
         ganq__uniform_table(problem->levels, left, values, lut);
         ganq__nearest_codes(problem, n, lut, codes);
         for (int64_t k = 0; k < K; k++)
-            if (marks[k] == GANQ__EXACT)
+            if (!ganq__has_code(marks[k]))
                 codes[k] = GANQ__EXACT;
     }
     ganq__free(scratch);

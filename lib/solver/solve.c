@@ -121,12 +121,12 @@ static ganq_status read_row_weights(const ganq_matrix *given, int64_t N, float *
     return GANQ_OK;
 }
 
-/* F16 where no difference of two weights can overflow it. */
+/* F16 where no difference of a table's entry and an outlier can overflow it. */
 static int32_t outlier_dtype(int64_t count, const float *w) {
     float largest = 0;
     for (int64_t i = 0; i < count; i++)
         largest = fmaxf(largest, fabsf(w[i]));
-    return 2 * largest < 65504 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32;
+    return 8 * largest < 65504 ? GANQ_DTYPE_F16 : GANQ_DTYPE_F32;
 }
 
 static ganq_status run_tiles(ganq__result *result, ganq__pool *pool, int64_t tiles,
@@ -268,6 +268,10 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     result.outlier_dtype = outlier_dtype(N * K, w);
     GANQ_ALLOC_GOTO(close, solution.codes, (size_t)(N * K));
     GANQ_ALLOC_GOTO(close, solution.lut, (size_t)(N << o.bits));
+    if (o.outlier_ratio > 0 && o.recipe != GANQ_RECIPE_PAPER && o.recipe != GANQ_RECIPE_RTN) {
+        result.per_row = (int64_t)(o.outlier_ratio * (double)K) + 1;
+        GANQ_ALLOC_GOTO(close, result.fitted, (size_t)(N * result.per_row));
+    }
     GANQ_CALLOC_GOTO(close, result.trace, (size_t)(N * result.slots));
     GANQ_ALLOC_GOTO(close, result.errors, (size_t)N);
     GANQ_ALLOC_GOTO(close, result.norms, (size_t)N);
@@ -307,6 +311,7 @@ close:
         ganq__batch_free(&result.batches[i]);
     ganq__device_close(&problem);
     ganq__free(result.batches);
+    ganq__free(result.fitted);
     ganq__free(result.trace);
     ganq__free(result.errors);
     ganq__free(result.norms);

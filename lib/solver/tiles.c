@@ -225,11 +225,17 @@ static void search_tile(tile *t) {
 
 /* ---- outliers ---- */
 
-enum { OUTLIER_TRIALS = 3, SURPLUS = 3 }; /* extremes tried per outlier kept */
+/* L_kk: what a column's residual costs where the columns before it make up for it as far as they
+ * can. */
+static double pivot(const ganq__problem *problem, int64_t k) {
+    return problem->diagonal
+               ? sqrt((double)problem->diagonals[k])
+               : 1 / (double)problem->factors[problem->exact_factor].inverse[k];
+}
 
-/* A fresh start for a trial: `marks` extremes exact, the table from the other columns. */
-static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, double power,
-                          int64_t marks) {
+/* A fresh start for a trial: extremes free, those with the largest |x - median| L_kk^power, and the
+ * table from the other columns. */
+static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, double power) {
     const ganq__problem *problem = t->problem;
     float *row_values = t->values + lane * problem->K;
     double *weights = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
@@ -237,14 +243,15 @@ static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, doub
     double values[GANQ__LEVELS];
     ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, row_values);
     for (int64_t k = 0; k < problem->live; k++)
-        weights[k] = problem->diagonals[k];
+        weights[k] = pivot(problem, k);
     memset(trial->codes, 0, (size_t)problem->live);
-    ganq__mark_extremes(problem->live, row_values, weights, power, marks, scratch, trial->codes);
+    ganq__mark_extremes(problem->live, row_values, weights, power, trial->outliers, GANQ__FREE,
+                        scratch, trial->codes);
     int64_t left = 0;
     for (int64_t k = 0; k < problem->live; k++)
-        if (trial->codes[k] != GANQ__EXACT) {
+        if (ganq__has_code(trial->codes[k])) {
             row_values[left] = row_values[k];
-            weights[left++] = weights[k];
+            weights[left++] = problem->diagonals[k];
         }
     ganq__start_table(&start, problem->levels, left, row_values, weights, scratch, values);
     ganq__table_set(&trial->table, problem->levels, values, NULL);
@@ -268,9 +275,9 @@ static void settle_diagonal(tile *t, int64_t i, int lane, ganq__trial *trial) {
         trial->codes[k] = (uint8_t)best;
         effects[k] = e * e * (double)problem->diagonals[k];
     }
-    ganq__mark_largest(problem->live, effects, trial->outliers, scratch, trial->codes);
+    ganq__mark_largest(problem->live, effects, trial->outliers, GANQ__EXACT, scratch, trial->codes);
     for (int64_t k = 0; k < problem->live; k++)
-        trial->error += trial->codes[k] == GANQ__EXACT ? 0 : effects[k];
+        trial->error += ganq__has_code(trial->codes[k]) ? effects[k] : 0;
 }
 
 static void start_outliers(void *user, int64_t i, int lane) {
@@ -278,34 +285,33 @@ static void start_outliers(void *user, int64_t i, int lane) {
     const ganq__problem *problem = t->problem;
     ganq__trial *trials = &t->trials[i * t->paths];
     const int64_t count = ganq__outlier_count(problem, trials[0].row, t->plan->outlier_ratio);
+    const int64_t tried = 1 + t->plan->outlier_starts;
     for (int64_t p = 0; p < t->paths; p++)
-        trials[p].open = p < OUTLIER_TRIALS && count > 0;
-    for (int64_t p = 0; p < OUTLIER_TRIALS && count > 0; p++) {
+        trials[p].open = p < tried && count > 0;
+    for (int64_t p = 0; p < tried && count > 0; p++) {
         trials[p].outliers = count;
         trials[p].row = trials[0].row;
         trials[p].factor = problem->exact_factor; /* its places are the live numbers */
         if (p > 0) {
-            const int64_t marks = problem->diagonal                     ? count
-                                  : SURPLUS * count < problem->live / 2 ? SURPLUS * count
-                                                                        : count;
             trials[p].start = (int)p;
             trials[p].error = INFINITY;
-            start_without(t, i, lane, &trials[p], p == 1 ? 0 : 0.5, marks);
+            start_without(t, i, lane, &trials[p], 0.5 * (double)(p - 1));
         }
         if (problem->diagonal)
             settle_diagonal(t, i, lane, &trials[p]);
     }
 }
 
-/* The row's winner and two fresh starts, each with `outliers` columns exact in the end; codes by
- * live number. The winner's error only falls, so outliers never make a row worse. */
+/* The row's winner and fresh starts, each with its outliers in the end; codes by live number. The
+ * winner's error only falls, so outliers never make a row worse. */
 static void solve_outliers(tile *t) {
+    const int64_t trials = 1 + t->plan->outlier_starts;
     for_rows(t, start_outliers);
     if (!t->problem->diagonal) {
-        alternate_tile(t, 1, OUTLIER_TRIALS, 0, t->plan->alternations);
-        descend_tile(t, 0, OUTLIER_TRIALS);
+        alternate_tile(t, 1, trials, 0, t->plan->alternations);
+        descend_tile(t, 0, trials);
     }
-    rank_trials(t, OUTLIER_TRIALS);
+    rank_trials(t, trials);
 }
 
 /* The errors along the way of row i's winner, in units of W and H; where it had come to rest, the
@@ -359,7 +365,7 @@ static int64_t most(int64_t a, int64_t b) {
 /* Trials that a row has at most. */
 static int64_t path_count(const ganq__problem *problem, const ganq__plan *plan) {
     const int64_t paths = plan->start_count * (problem->diagonal ? 1 : problem->factor_count);
-    return most(paths, most(plan->outlier_ratio > 0 ? OUTLIER_TRIALS : 1, plan->offspring + 1));
+    return most(paths, 1 + most(plan->outlier_starts, plan->offspring));
 }
 
 /* On a device a tile is as many rows as one call takes. */

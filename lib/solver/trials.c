@@ -87,21 +87,23 @@ static void move_table(ganq__trial_table *table, int levels, const double *step,
 
 static void renumber(uint8_t *codes, int64_t count, const uint8_t *place) {
     for (int64_t k = 0; k < count; k++)
-        if (codes[k] != GANQ__EXACT)
+        if (ganq__has_code(codes[k]))
             codes[k] = place[codes[k]];
 }
 
 static void count_codes(const uint8_t *codes, int64_t live, int64_t *count) {
     memset(count, 0, GANQ__LEVELS * sizeof *count);
     for (int64_t k = 0; k < live; k++)
-        if (codes[k] != GANQ__EXACT)
+        if (ganq__has_code(codes[k]))
             count[codes[k]]++;
 }
 
+/* e of the columns that have a code. */
 static void subtract_table(const ganq__trial_table *table, const uint8_t *codes, int64_t live,
                            const float *w, float *e) {
     for (int64_t k = 0; k < live; k++)
-        e[k] = codes[k] == GANQ__EXACT ? 0 : w[k] - table->value[codes[k]];
+        if (ganq__has_code(codes[k]))
+            e[k] = w[k] - table->value[codes[k]];
 }
 
 void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch *batch,
@@ -123,8 +125,8 @@ void ganq__alternate(ganq__problem *problem, const ganq__plan *plan, ganq__batch
         batch->tables[i] = trials[i]->table;
         memset(batch->codes + i * ld, 0, (size_t)ld);
         for (int64_t k = 0; trials[i]->outliers > 0 && k < live; k++)
-            if (trials[i]->codes[k] == GANQ__EXACT)
-                batch->codes[i * ld + k] = GANQ__EXACT;
+            if (!ganq__has_code(trials[i]->codes[k]))
+                batch->codes[i * ld + k] = trials[i]->codes[k];
     }
     for (int iteration = from; iteration < to; iteration++) {
         if (ganq__problem_pause(problem, worker))
@@ -212,7 +214,7 @@ static double exact_table_step(const ganq__problem *problem, const ganq__factor 
     uint8_t place[GANQ__LEVELS];
     count_codes(codes, live, used);
     for (int64_t k = 0; k < live; k++) {
-        if (codes[k] == GANQ__EXACT)
+        if (!ganq__has_code(codes[k]))
             continue;
         slope[codes[k]] += g[k];
         offset[codes[k]] += factor->offset[k];
@@ -290,15 +292,26 @@ static void descend_codes(ganq__problem *problem, ganq__batch *batch, int64_t co
     }
 }
 
+/* e of trial i of the batch from its table and codes, as if outliers were exact. */
+static void begin_residuals(const ganq__problem *problem, ganq__batch *batch, int64_t i) {
+    float *e = batch->e + i * batch->ld;
+    memset(e, 0, (size_t)batch->ld * sizeof *e);
+    subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
+                   batch->w + i * batch->ld, e);
+}
+
 void ganq__settle(ganq__problem *problem, ganq__batch *batch, int64_t count, int sweeps,
                   int worker) {
     const double started = ganq__now();
     for (int64_t i = 0; i < count; i++)
-        subtract_table(&batch->tables[i], batch->codes + i * batch->ld, problem->live,
-                       batch->w + i * batch->ld, batch->e + i * batch->ld);
+        begin_residuals(problem, batch, i);
     problem->ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
+    for (int64_t i = 0; i < count; i++)
+        ganq__fit_outliers(problem, batch, i);
     charge_descent(problem, batch, count, started);
     descend_codes(problem, batch, count, sweeps, worker);
+    for (int64_t i = 0; i < count; i++)
+        ganq__fit_outliers(problem, batch, i);
 }
 
 /* A trial's best into place i of the batch, by live number. */
@@ -312,12 +325,19 @@ static void load_best(const ganq__problem *problem, ganq__batch *batch, const ga
     memset(codes, 0, (size_t)ld);
     for (int64_t k = 0; k < live; k++)
         codes[own->live_index[k]] = trial->codes[k];
-    subtract_table(&batch->tables[i], codes, live, batch->w + i * ld, batch->e + i * ld);
-    for (int64_t k = 0; k < live; k++)
-        batch->exact[i * ld + k] =
-            codes[k] == GANQ__EXACT
-                ? 0
-                : (double)batch->w[i * ld + k] - (double)batch->tables[i].value[codes[k]];
+    begin_residuals(problem, batch, i);
+}
+
+
+/* batch->exact of trial i: what float32 loses in w - t is not in it. */
+static void widen_residuals(const ganq__problem *problem, ganq__batch *batch, int64_t i) {
+    const float *w = batch->w + i * batch->ld, *e = batch->e + i * batch->ld;
+    const uint8_t *codes = batch->codes + i * batch->ld;
+    double *exact = batch->exact + i * batch->ld;
+    for (int64_t k = 0; k < problem->live; k++)
+        exact[k] = ganq__has_code(codes[k])
+                       ? (double)w[k] - (double)batch->tables[i].value[codes[k]]
+                       : e[k];
 }
 
 /* e g^T, and the sum of its terms' magnitudes. */
@@ -390,6 +410,8 @@ void ganq__descend(ganq__problem *problem, const ganq__plan *plan, ganq__batch *
     for (int64_t i = 0; i < count; i++) {
         double size;
         errors[i] = dot(live, batch->e + i * ld, batch->g + i * ld, &size);
+        if (trials[i]->outliers > 0)
+            errors[i] += ganq__fit_outliers(problem, batch, i);
     }
     charge_descent(problem, batch, count, started);
     for (int round = 0; round <= plan->rounds && count > 0; round++) {
@@ -426,6 +448,13 @@ void ganq__measure_trials(ganq__problem *problem, ganq__batch *batch, const ganq
         return;
     for (int64_t i = 0; i < count; i++)
         load_best(problem, batch, trials[i], &frames[trials[i]->row - first_row], i);
+    if (count > 0 && trials[0]->outliers > 0) { /* then all have some */
+        problem->ops->product(&problem->hessian, count, batch->e, batch->g, batch->scratch);
+        for (int64_t i = 0; i < count; i++)
+            ganq__fit_outliers(problem, batch, i);
+    }
+    for (int64_t i = 0; i < count; i++)
+        widen_residuals(problem, batch, i);
     ganq__measure(problem, batch, count);
     for (int64_t i = 0; i < count; i++)
         trials[i]->error = batch->energy[i];

@@ -203,7 +203,7 @@ START_TEST(test_nearest_codes) {
 }
 END_TEST
 
-/* Outliers far beyond the table, and in rows too small for F16, keep what they are. */
+/* Outliers far beyond the table, and in rows too small for F16, keep what they are, or are fitted near it. */
 START_TEST(test_outlier_types) {
     ganq_context *ctx = open_context(2);
     for (int tiny = 0; tiny < 2; tiny++)
@@ -215,6 +215,7 @@ START_TEST(test_outlier_types) {
                 l.w[n * l.K + 5] = tiny ? 3e-7f : 300.1f;
             ganq_quantize_options o = make_options(4, all_recipes[r]);
             o.outlier_ratio = 0.05f;
+            const int is_fitted = o.recipe != GANQ_RECIPE_PAPER && o.recipe != GANQ_RECIPE_RTN;
             ganq__solution s = {0};
             ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
             check_solution(ctx, &l, l.h, &s);
@@ -225,7 +226,8 @@ START_TEST(test_outlier_types) {
                     largest = fmaxf(largest, fabsf(s.lut[16 * n + e]));
                 for (int32_t i = s.outlier_rowptr[n]; i < s.outlier_rowptr[n + 1]; i++) {
                     const int64_t at = n * l.K + s.outlier_cols[i];
-                    ck_assert_msg(fabsf(w[at] - l.w[at]) <= 0x1p-7f * largest + 2e-7f * fabsf(l.w[at]), "%.9g for %.9g", w[at], l.w[at]);
+                    const float near = is_fitted ? 0.5f : 0x1p-7f;
+                    ck_assert_msg(fabsf(w[at] - l.w[at]) <= near * largest + 2e-7f * fabsf(l.w[at]), "%.9g for %.9g", w[at], l.w[at]);
                 }
                 if (all_recipes[r] == GANQ_RECIPE_PAPER) /* takes out the extremes */
                     ck_assert(fabsf(w[n * l.K + 5] - l.w[n * l.K + 5]) <= 2e-7f * fabsf(l.w[n * l.K + 5]));

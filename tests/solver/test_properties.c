@@ -181,6 +181,65 @@ START_TEST(test_outliers) {
 }
 END_TEST
 
+/* The error of one row, and e H. */
+static double row_error(const layer *l, const double *e, double *g) {
+    double error = 0;
+    for (int64_t k = 0; k < l->K; k++) {
+        g[k] = 0;
+        for (int64_t j = 0; j < l->K; j++)
+            g[k] += e[j] * (double)l->h[j * l->K + k];
+        error += g[k] * e[k];
+    }
+    return error;
+}
+
+/* Ours gives outliers the values that serve best: hardly any others are better, and the weights are worse. With few
+ * tokens H is of low rank, and the values stay near the weights. */
+START_TEST(test_outliers_are_fitted) {
+    const int64_t tokens = _i ? 60 : 400;
+    ganq_context *ctx = open_context(2);
+    layer l = make_layer(16, 100, tokens, 5);
+    for (size_t r = 0; r < 5; r++) {
+        ganq_quantize_options o = make_options(3, all_recipes[r]);
+        o.outlier_ratio = 0.08f;
+        if (o.recipe == GANQ_RECIPE_PAPER || o.recipe == GANQ_RECIPE_RTN)
+            continue;
+        ganq__solution s = {0};
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        float *w = dequantize(&s);
+        double e[100], g[100], stored = 0, best = 0, exact = 0;
+        for (int64_t n = 0; n < l.N; n++) {
+            for (int64_t k = 0; k < l.K; k++)
+                e[k] = (double)l.w[n * l.K + k] - (double)w[n * l.K + k];
+            stored += row_error(&l, e, g);
+            for (int sweep = 0; sweep < 300; sweep++)
+                for (int32_t i = s.outlier_rowptr[n]; i < s.outlier_rowptr[n + 1]; i++) {
+                    const int64_t k = s.outlier_cols[i];
+                    double gradient = 0;
+                    for (int64_t j = 0; j < l.K; j++)
+                        gradient += e[j] * (double)l.h[j * l.K + k];
+                    e[k] -= gradient / (double)l.h[k * l.K + k];
+                }
+            best += row_error(&l, e, g);
+            for (int32_t i = s.outlier_rowptr[n]; i < s.outlier_rowptr[n + 1]; i++)
+                e[s.outlier_cols[i]] = 0;
+            exact += row_error(&l, e, g);
+            for (int32_t i = s.outlier_rowptr[n]; i < s.outlier_rowptr[n + 1]; i++)
+                ck_assert_float_le(fabsf(w[n * l.K + s.outlier_cols[i]]), 16);
+        }
+        printf("recipe %d, %lld tokens: error %g, with the best values %g, with the weights %g\n", o.recipe,
+               (long long)tokens, stored, best, exact);
+        ck_assert_double_le(fabs(stored - s.error), 1e-4 * stored);
+        ck_assert_double_le(stored, (_i ? 1.05 : 1.02) * best); /* damping is 1% where H is of low rank */
+        ck_assert_double_ge(exact, 1.02 * stored);
+        free(w);
+        ganq__solution_free(&s);
+    }
+    free_layer(&l);
+    close_context(ctx);
+}
+END_TEST
+
 /* The options that change the work. */
 START_TEST(test_options) {
     ganq_context *ctx = open_context(1);
@@ -348,6 +407,7 @@ int main(void) {
     tcase_add_test(tests, test_running_error);
     tcase_add_test(tests, test_recipes_rank);
     tcase_add_test(tests, test_outliers);
+    tcase_add_loop_test(tests, test_outliers_are_fitted, 0, 2);
     tcase_add_test(tests, test_options);
     tcase_add_test(tests, test_costs);
     tcase_add_test(tests, test_progress_and_cancel);
