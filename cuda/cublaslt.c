@@ -83,15 +83,15 @@ static ganq_status library_status(int error, const char *what) {
 
 ganq_status ganq__cublaslt_open(ganq_context *ctx, void **handle) {
     ganq_status status = GANQ_OK;
-    int previous;
+    int entered;
     pthread_mutex_lock(&guard);
     if (!is_loaded)
         status = load();
     pthread_mutex_unlock(&guard);
     GANQ_TRY(status);
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     status = library_status(loaded.create(handle), "cublasLtCreate");
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 

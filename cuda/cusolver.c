@@ -75,14 +75,14 @@ static ganq_status run(ganq_context *ctx, size_t size, int64_t n, const void *a,
     const size_t bytes = (size_t)(n * lda) * size;
     solver_handle handle = NULL;
     void *matrix = NULL;
-    int previous, info = 0;
+    int entered, info = 0;
     ganq_status status = GANQ_OK;
     pthread_mutex_lock(&guard);
     if (!is_loaded)
         status = load();
     pthread_mutex_unlock(&guard);
     GANQ_TRY(status);
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     const int error = loaded.create(&handle);
     if (error != 0) /* a library that does not run here is as good as none */
         GANQ_FAIL_GOTO(done, GANQ_ERR_UNSUPPORTED, "cusolverDnCreate: cuSOLVER's status %d", error);
@@ -96,7 +96,7 @@ done:
     ctx->memory->release(ctx, matrix);
     if (handle)
         (void)loaded.destroy(handle);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 

@@ -505,7 +505,7 @@ static ganq__lut_input input_from(const ganq__lut_call *call, int64_t m) {
 /* Rows [m, m + count) of X with the layers of a round. */
 static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
                               int64_t m, int64_t count) {
-    const ganq__cuda_queue queue = {call->stream, ganq__cuda_of(ctx)->sm >= 90};
+    ganq__cuda_queue queue = ganq__cuda_queue_of(ctx);
     const ganq__lut_placed *layer = call->layers[r->first];
     char *const workspace = call->workspace, *const extra =
                                                  workspace + r->columns_bytes + r->scales_bytes;
@@ -544,6 +544,7 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
         args.x_vectors = 1;
         args.scales = scales;
     }
+    queue.stream = call->stream;
     if (r->plan.variant == GANQ__LUT_TILES)
         return run_tiles(ctx, call, r, &args, extra, queue);
     GANQ_CUDA_TRY(launch(ganq__cuda_of(ctx), queue, &args, &r->plan));
@@ -585,13 +586,13 @@ static ganq__lut_call call_of(ganq_context *ctx, int count, const ganq_layer *co
 /* With the context's own workspace. */
 static ganq_status run_call(ganq_context *ctx, ganq__lut_call *call) {
     size_t bytes;
-    int previous;
+    int entered;
     GANQ_TRY(ganq__lut_workspace_bytes(ctx, call, &bytes));
     if (bytes)
         GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &call->workspace));
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     const ganq_status status = ganq__lut_run(ctx, call);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 

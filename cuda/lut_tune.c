@@ -131,9 +131,9 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
     ganq__lut_shape shape;
     ganq__lut_tuned best = {0};
     double first = 0;
-    int previous;
+    int entered;
     ganq_status status;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     job.copies[0] = ganq__attachment_find(&layer->attachments, ctx);
     GANQ_TRY_GOTO(finish, prepare(&job, layer, rows));
     GANQ_TRY_GOTO(finish, ganq__lut_shape_of(ctx, &job.call, &shape));
@@ -164,6 +164,6 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
         status = keep(state, &best);
 finish:
     finish(&job);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }

@@ -1,15 +1,17 @@
 /* test_backend.c - the CUDA backend's beginning and end, and its memory: what is said where there is
- * no device, that the caller's device is left alone, that all memory is given back. */
+ * no device, that the caller's device and other threads are left alone, that all memory is given back. */
 #include "check_util.h"
 
 #include <cuda_runtime_api.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "cuda.h"
 #include "emulator.h"
 #include "ganq/ganq.h"
 #include "memory_ops.h"
+#include "model_kernels.h"
+#include "model_ops.h"
 
 static ganq_context_options on_cuda(int index) {
     return (ganq_context_options){
@@ -111,6 +113,101 @@ START_TEST(test_memory) {
 }
 END_TEST
 
+/* What a device runs, and how it is launched, follows the code that is loaded for it. */
+START_TEST(test_code) {
+    ganq_context_options options = on_cuda(0);
+    ganq_context *ctx;
+    expect_no_device(&(emulator_machine){13000, 1, 80, 1 << 20, .code = -1}, 0, "built for compute capability the emulator");
+    expect_no_device(&(emulator_machine){13000, 1, 80, 1 << 20, .code = -1}, 0, "sm_80");
+    static const struct {
+        int sm, code, dependent;
+    } cases[] = {{89, 89, 0}, {90, 90, 1}, {90, 80, 0}, {120, 89, 0}, {120, 90, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        emulator_set_machine(&(emulator_machine){13000, 1, cases[i].sm, 1 << 20, .code = cases[i].code});
+        ck_ganq_ok(ganq_context_create(&options, &ctx));
+        ck_assert_int_eq(ganq__cuda_queue_of(ctx).dependent, cases[i].dependent);
+        ganq_context_free(ctx);
+    }
+    emulator_set_machine(NULL);
+}
+END_TEST
+
+/* Attention of more tokens than decode steps have, by a kernel whose shared memory grows with dim. */
+static ganq_status attend(ganq_context *ctx, int64_t dim) {
+    enum { M = GANQ__ATTENTION_DECODE + 1 };
+    static const float zeros[M * 256];
+    void *in = NULL, *out = NULL;
+    ck_ganq_ok(ctx->memory->allocate(ctx, sizeof zeros, &in));
+    ck_ganq_ok(ctx->memory->allocate(ctx, sizeof zeros, &out));
+    ck_ganq_ok(ctx->memory->upload(ctx, in, zeros, sizeof zeros));
+    const ganq_status status = ctx->model->attention(ctx, &(ganq__attention){.M = M,
+                                                                             .heads = 1,
+                                                                             .kv_heads = 1,
+                                                                             .head_dim = dim,
+                                                                             .scale = 1,
+                                                                             .cache_dtype = GANQ_DTYPE_F32,
+                                                                             .q = in,
+                                                                             .keys = in,
+                                                                             .values = in,
+                                                                             .capacity = M,
+                                                                             .out = out});
+    ctx->memory->release(ctx, in);
+    ctx->memory->release(ctx, out);
+    return status;
+}
+static void attend_with_less(void *user) {
+    ck_ganq_ok(attend(user, 192));
+}
+
+/* A kernel with much shared memory, while another thread launches the same one with less. */
+START_TEST(test_shared_memory) {
+    ganq_context_options options = on_cuda(0);
+    ganq_context *ctx, *other;
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    ck_ganq_ok(ganq_context_create(&options, &other));
+    emulator_interrupt("cudaFuncSetAttribute", attend_with_less, other);
+    ck_ganq_ok(attend(ctx, 256));
+    ganq_context_free(ctx);
+    ganq_context_free(other);
+}
+END_TEST
+
+/* Everything a context does on device 1, going well and failing. */
+static void use_device_1(void) {
+    ganq_context_options options = on_cuda(1);
+    ganq_context *ctx = NULL;
+    void *memory;
+    emulator_fail_call("cudaStreamCreateWithFlags", cudaErrorMemoryAllocation);
+    ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_MEMORY, "cudaStreamCreateWithFlags");
+    emulator_fail_call("cudaMemPoolCreate", cudaErrorMemoryAllocation);
+    ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_MEMORY, "cudaMemPoolCreate");
+    emulator_fail_call("cuDevicePrimaryCtxRetain", cudaErrorDevicesUnavailable);
+    ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_DEVICE, "busy");
+    emulator_fail_call("cudaFuncGetAttributes", cudaErrorMemoryAllocation);
+    ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_MEMORY, "cudaFuncGetAttributes");
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    ck_ganq_ok(attend(ctx, 256));
+    ck_ganq_fails(ctx->memory->allocate(ctx, (size_t)9 << 30, &memory), GANQ_ERR_NO_MEMORY, "bytes");
+    emulator_fail_call("cuCtxPushCurrent", cudaErrorDeviceUninitialized);
+    ck_ganq_fails(ctx->memory->allocate(ctx, 10, &memory), GANQ_ERR_DEVICE, "cuCtxPushCurrent");
+    ganq_context_free(ctx);
+}
+
+/* The caller's context is as it was, none or one of its own, and no device but the one asked for gets one. */
+START_TEST(test_leaves_contexts_alone) {
+    const int before = emulator_contexts(0);
+    void *const found = emulator_current_context();
+    use_device_1();
+    ck_assert_ptr_eq(emulator_current_context(), found);
+    ck_assert_int_eq(emulator_contexts(0), before);
+    ck_assert_int_eq(emulator_contexts(1), 1);
+    void *const own = emulator_make_context(1);
+    use_device_1();
+    ck_assert_ptr_eq(emulator_current_context(), own);
+    ck_assert_int_eq(emulator_contexts(1), 2);
+}
+END_TEST
+
 /* A process that works on the CPU calls nothing of CUDA, and may fork. */
 START_TEST(test_cpu_does_not_touch_cuda) {
     const pid_t child = fork();
@@ -135,6 +232,9 @@ int main(void) {
     TCase *tc = tcase_create("all");
     tcase_add_test(tc, test_cpu_does_not_touch_cuda);
     tcase_add_test(tc, test_no_device);
+    tcase_add_test(tc, test_code);
+    tcase_add_test(tc, test_shared_memory);
+    tcase_add_test(tc, test_leaves_contexts_alone);
     tcase_add_test(tc, test_open_and_close);
     tcase_add_test(tc, test_memory);
     suite_add_tcase(suite, tc);

@@ -18,7 +18,7 @@ if(CMAKE_CXX_COMPILER AND NOT GANQ_SANITIZE MATCHES "thread")
   foreach(floor cuda ${ganq_uses_cuda})
     target_include_directories(cuda_emulated PRIVATE ${PROJECT_SOURCE_DIR}/lib/${floor})
   endforeach()
-  target_compile_definitions(cuda_emulated PRIVATE GANQ_HAS_WGMMA)
+  target_compile_definitions(cuda_emulated PRIVATE GANQ_HAS_WGMMA GANQ_BUILT_FOR="the emulator")
   set_target_properties(cuda_emulated PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
   # An address that is not aligned as its type asks, or an index outside a fixed array, ends the program.
   target_compile_options(cuda_emulated PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=alignment,bounds
