@@ -34,6 +34,7 @@ typedef struct ganq__cuda {
     int sm;              /* compute capability, 10 * major + minor */
     int multiprocessors;
     int dependent, most_shared; /* see queue.h */
+    int reads_pageable;         /* by the host's page tables, when a copy runs */
     int fuse; /* $GANQ_CUDA_FUSE, for measurements: 0, each operation a kernel of its own; all, 2: products also make
                  SwiGLU, each block for itself; else 1: what pays by the model */
     cudaStream_t stream; /* all work of the context, in order */

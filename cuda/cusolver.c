@@ -89,6 +89,8 @@ static ganq_status run(ganq_context *ctx, size_t size, int64_t n, const void *a,
     GANQ_TRY_GOTO(done, ctx->memory->allocate(ctx, bytes, &matrix));
     GANQ_TRY_GOTO(done, ctx->memory->upload(ctx, matrix, a, bytes));
     GANQ_TRY_GOTO(done, factor(ctx, handle, size, (int)n, matrix, (int)lda, &info));
+    if (info < 0)
+        GANQ_FAIL_GOTO(done, GANQ_ERR_INTERNAL, "cuSOLVER's potrf: its argument %d is wrong", -info);
     if (out && info == 0)
         GANQ_TRY_GOTO(done, ctx->memory->download(ctx, out, matrix, bytes));
     *definite = info == 0;

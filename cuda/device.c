@@ -104,7 +104,7 @@ static ganq_status open_code(const ganq_context *ctx, ganq__cuda *cuda) {
 /* Fills in the state and the context's name for its device. */
 static ganq_status open_device(ganq_context *ctx, ganq__cuda *cuda) {
     struct cudaDeviceProp prop;
-    int count = 0;
+    int count = 0, pools = 0;
     GANQ_TRY(count_devices(&count));
     if (ctx->options.device_index >= count)
         GANQ_FAIL(GANQ_ERR_NO_DEVICE, "CUDA device %d was asked for; there %s %d (0..%d)",
@@ -120,6 +120,12 @@ static ganq_status open_device(ganq_context *ctx, ganq__cuda *cuda) {
         GANQ_FAIL(GANQ_ERR_NO_DEVICE,
                   "CUDA device %d (%s) has compute capability %d.%d; %d.%d or later is needed",
                   cuda->device, prop.name, prop.major, prop.minor, OLDEST_SM / 10, OLDEST_SM % 10);
+    GANQ_CUDA_TRY(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, cuda->device));
+    if (!pools)
+        GANQ_FAIL(GANQ_ERR_NO_DEVICE, "CUDA device %d (%s) has no memory pools (cudaMallocAsync), which are needed",
+                  cuda->device, prop.name);
+    GANQ_CUDA_TRY(cudaDeviceGetAttribute(&cuda->reads_pageable, cudaDevAttrPageableMemoryAccessUsesHostPageTables,
+                                         cuda->device));
     snprintf(ctx->device_name, sizeof ctx->device_name, "cuda:%d (%.90s, sm_%d)", cuda->device,
              prop.name, cuda->sm);
     return GANQ_OK;
@@ -145,18 +151,23 @@ leave:
     return status;
 }
 
+static void close_stream(ganq_context *ctx, ganq__cuda *cuda) {
+    for (int i = 0; i < GANQ__CUDA_PURPOSES; i++)
+        ganq__memory_ops_cuda.release(ctx, cuda->workspaces[i].memory);
+    if (cuda->stream)
+        (void)cudaStreamSynchronize(cuda->stream);
+    ganq__lut_close(ctx);
+    if (cuda->stream)
+        (void)cudaStreamDestroy(cuda->stream);
+    if (cuda->pool)
+        (void)cudaMemPoolDestroy(cuda->pool);
+}
+
 static void cuda_close(ganq_context *ctx) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
     int entered;
-    ganq__lut_close(ctx);
-    for (int i = 0; i < GANQ__CUDA_PURPOSES; i++)
-        ganq__memory_ops_cuda.release(ctx, cuda->workspaces[i].memory);
-    if (cuda->pool && ganq__cuda_enter(ctx, &entered) == GANQ_OK) {
-        if (cuda->stream) {
-            (void)cudaStreamSynchronize(cuda->stream);
-            (void)cudaStreamDestroy(cuda->stream);
-        }
-        (void)cudaMemPoolDestroy(cuda->pool);
+    if (cuda->context && ganq__cuda_enter(ctx, &entered) == GANQ_OK) {
+        close_stream(ctx, cuda);
         ganq__cuda_leave(entered);
     }
     pthread_mutex_destroy(&cuda->guard);

@@ -122,10 +122,11 @@ leave:
 }
 
 /* A step's inputs go without waiting: the runtime has taken pageable bytes when it returns, and what
- * lies on this stack is pageable. Larger arrays may be the caller's pinned memory, which it reads later. */
+ * lies on this stack is pageable. Larger arrays may be the caller's pinned memory, which it reads later, as it does
+ * pageable memory where the device reads that itself. */
 static ganq_status cuda_upload(ganq_context *ctx, void *to, const void *from, size_t bytes) {
     char staged[64];
-    if (bytes > sizeof staged)
+    if (bytes > sizeof staged || ganq__cuda_of(ctx)->reads_pageable)
         return transfer(ctx, to, from, bytes, cudaMemcpyHostToDevice, 1);
     memcpy(staged, from, bytes);
     return transfer(ctx, to, staged, bytes, cudaMemcpyHostToDevice, 0);

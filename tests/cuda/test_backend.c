@@ -30,13 +30,15 @@ static void expect_no_device(const emulator_machine *machine, int index, const c
     emulator_set_machine(machine);
     ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_DEVICE, word);
     ck_assert_ptr_null(ctx);
-    /* AUTO goes on with the CPU and says why. */
+    /* AUTO goes on with the CPU and says why, but not as an error. */
+    ck_ganq_fails(ganq_context_create(NULL, NULL), GANQ_ERR_INVALID_ARG, "out is NULL");
     options.device = GANQ_DEVICE_AUTO;
     options.log = keep_log;
     options.log_level = GANQ_LOG_INFO;
     ck_ganq_ok(ganq_context_create(&options, &ctx));
     ck_assert_ptr_nonnull(strstr(ganq_context_device_name(ctx), "cpu"));
     ck_assert_ptr_nonnull(strstr(logged, word));
+    ck_assert_ptr_nonnull(strstr(ganq_last_error(), "out is NULL"));
     ganq_context_free(ctx);
 }
 
@@ -47,6 +49,7 @@ START_TEST(test_no_device) {
     expect_no_device(&(emulator_machine){13000, 0, 89, 1 << 20}, 0, "no NVIDIA GPU");
     expect_no_device(&(emulator_machine){13000, 1, 75, 1 << 20}, 0, "7.5");
     expect_no_device(&(emulator_machine){13000, 2, 89, 1 << 20}, 2, "there are 2 (0..1)");
+    expect_no_device(&(emulator_machine){13000, 1, 89, 1 << 20, .no_pools = 1}, 0, "no memory pools");
 }
 END_TEST
 
@@ -208,6 +211,32 @@ START_TEST(test_leaves_contexts_alone) {
 }
 END_TEST
 
+static void overwrite_stack(void) {
+    volatile char junk[4096];
+    for (size_t i = 0; i < sizeof junk; i++)
+        junk[i] = 0x55;
+}
+
+/* A device that reads the process's memory itself does so when the copy runs: not after the call. */
+START_TEST(test_small_upload) {
+    ganq_context_options options = on_cuda(0);
+    ganq_context *ctx;
+    char text[8] = "0123456", back[8] = "";
+    void *memory;
+    emulator_set_machine(&(emulator_machine){13000, 1, 89, 1 << 20, .host_page_tables = _i});
+    ck_ganq_ok(ganq_context_create(&options, &ctx));
+    ck_ganq_ok(ctx->memory->allocate(ctx, sizeof text, &memory));
+    ck_ganq_ok(ctx->memory->upload(ctx, memory, text, sizeof text));
+    memset(text, 0, sizeof text);
+    overwrite_stack();
+    ck_ganq_ok(ctx->memory->download(ctx, back, memory, sizeof back));
+    ck_assert_str_eq(back, "0123456");
+    ctx->memory->release(ctx, memory);
+    ganq_context_free(ctx);
+    emulator_set_machine(NULL);
+}
+END_TEST
+
 /* A process that works on the CPU calls nothing of CUDA, and may fork. */
 START_TEST(test_cpu_does_not_touch_cuda) {
     const pid_t child = fork();
@@ -237,6 +266,7 @@ int main(void) {
     tcase_add_test(tc, test_leaves_contexts_alone);
     tcase_add_test(tc, test_open_and_close);
     tcase_add_test(tc, test_memory);
+    tcase_add_loop_test(tc, test_small_upload, 0, 2);
     suite_add_tcase(suite, tc);
     return test_run(suite, 0);
 }
