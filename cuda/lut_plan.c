@@ -323,7 +323,7 @@ ganq_status ganq__lut_tuning_set(ganq__lut_tuning *tuning, const ganq__lut_tuned
     return GANQ_OK;
 }
 
-/* Another process may make it meanwhile. */
+/* Or another process has. */
 static ganq_status make_dir(const char *folder) {
     ganq__message before;
     ganq__message_keep(&before);
@@ -339,11 +339,9 @@ static ganq_status make_folder(const char *path) {
     ganq_status status = folder ? GANQ_OK : GANQ_ERR_NO_MEMORY;
     if (slash && slash != folder) {
         *slash = 0;
-        if (!ganq__path_is_dir(folder)) {
-            status = make_folder(folder);
-            if (status == GANQ_OK)
-                status = make_dir(folder);
-        }
+        status = make_folder(folder);
+        if (status == GANQ_OK)
+            status = make_dir(folder);
     }
     ganq__free(folder);
     return status;
