@@ -175,7 +175,20 @@ START_TEST(test_shared_memory) {
 }
 END_TEST
 
-/* Everything a context does on device 1, going well and failing. */
+static void quantize_and_multiply(ganq_context *ctx) {
+    enum { N = 16, K = 8 };
+    float w[N * K], y[N];
+    ganq_layer *layer;
+    for (int i = 0; i < N * K; i++)
+        w[i] = (float)(i * 7 % 31) / 31;
+    const ganq_quantize_options options = {.struct_size = sizeof options, .recipe = GANQ_RECIPE_PAPER, .iterations = 1};
+    ck_ganq_ok(ganq_layer_quantize(ctx, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, N, K, w), NULL, NULL, &options, &layer));
+    ck_ganq_ok(ganq_lut_gemm(ctx, layer, &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, 1, K, w),
+                             &(ganq_matrix)GANQ_MATRIX(GANQ_DTYPE_F32, 1, N, y)));
+    ganq_layer_free(layer);
+}
+
+/* What contexts do on device 1, going well and failing. */
 static void use_device_1(void) {
     ganq_context_options options = on_cuda(1);
     ganq_context *ctx = NULL;
@@ -190,6 +203,7 @@ static void use_device_1(void) {
     ck_ganq_fails(ganq_context_create(&options, &ctx), GANQ_ERR_NO_MEMORY, "cudaFuncGetAttributes");
     ck_ganq_ok(ganq_context_create(&options, &ctx));
     ck_ganq_ok(attend(ctx, 256));
+    quantize_and_multiply(ctx);
     ck_ganq_fails(ctx->memory->allocate(ctx, (size_t)9 << 30, &memory), GANQ_ERR_NO_MEMORY, "bytes");
     emulator_fail_call("cuCtxPushCurrent", cudaErrorDeviceUninitialized);
     ck_ganq_fails(ctx->memory->allocate(ctx, 10, &memory), GANQ_ERR_DEVICE, "cuCtxPushCurrent");
