@@ -25,7 +25,7 @@ pack() {
     file=$1 architecture=${2:-90} folder=$work/gpu
     build=$here/build-gpu
     cmake -G Ninja -B "$build" -S "$here" -DCMAKE_BUILD_TYPE=Release -DGANQ_CUDA=ON -DGANQ_WERROR=ON \
-        -DCMAKE_BUILD_RPATH='$ORIGIN/../lib' -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \
+        -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib' -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \
         -DGANQ_CUDA_ARCHITECTURES="$architecture-real" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
     ninja -C "$build" bin/ganq $programs >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
     mkdir -p "$folder/bin" "$folder/lib" "$folder/data"
@@ -94,7 +94,7 @@ run() {
         cat "$folder/commit"
         nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.memory --format=csv,noheader ||
             echo "no nvidia-smi"
-    } >"$results/machine.txt" 2>&1
+    } >"$results/machine.txt" 2>/dev/null
     cat "$results/machine.txt"
     : >"$results/steps.txt"
     step first 60 "$bin/bench_lut" once 16x64
