@@ -16,7 +16,9 @@ enum {
     COMPUTE_32F = 68,
     DESC_TRANSA = 3,
     PREFERENCE_WORKSPACE = 1,
-    OP_T = 1
+    PREFERENCE_ALIGNMENT_A = 5, /* uint32_t bytes; B, C and D follow */
+    OP_T = 1,
+    NOT_SUPPORTED = 15 /* of statuses: no kernel for this product */
 };
 typedef struct algorithm {
     uint64_t data[8];
@@ -83,15 +85,15 @@ static ganq_status library_status(int error, const char *what) {
 
 ganq_status ganq__cublaslt_open(ganq_context *ctx, void **handle) {
     ganq_status status = GANQ_OK;
-    int previous;
+    int entered;
     pthread_mutex_lock(&guard);
     if (!is_loaded)
         status = load();
     pthread_mutex_unlock(&guard);
     GANQ_TRY(status);
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     status = library_status(loaded.create(handle), "cublasLtCreate");
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 
@@ -119,6 +121,24 @@ static void close_problem(problem *p) {
         (void)loaded.desc_destroy(p->desc);
 }
 
+/* The largest power of two, of those that kernels can want. */
+static uint32_t alignment_of(const void *address) {
+    const uint32_t bits = (uint32_t)((uintptr_t)address & 255) | 256;
+    return bits & -bits;
+}
+
+/* What kernels may take: they are chosen for addresses that are multiples of 256 where nothing is said. */
+static ganq_status set_preference(void *preference, const void *w, const void *x, const void *c, size_t bytes) {
+    const uint32_t alignments[] = {alignment_of(w), alignment_of(x), alignment_of(c), alignment_of(c)};
+    GANQ_TRY(library_status(loaded.preference_set(preference, PREFERENCE_WORKSPACE, &bytes, sizeof bytes),
+                            "cublasLtMatmulPreferenceSetAttribute"));
+    for (int i = 0; i < 4; i++)
+        GANQ_TRY(library_status(loaded.preference_set(preference, PREFERENCE_ALIGNMENT_A + i, &alignments[i],
+                                                      sizeof alignments[i]),
+                                "cublasLtMatmulPreferenceSetAttribute"));
+    return GANQ_OK;
+}
+
 ganq_status ganq__cublaslt_product(void *handle, cudaStream_t stream, int64_t M, int64_t N,
                                    int64_t K, const void *x, int64_t ldx, const void *w,
                                    int64_t ldw, void *c, int32_t dtype, int64_t ldc,
@@ -143,13 +163,12 @@ ganq_status ganq__cublaslt_product(void *handle, cudaStream_t stream, int64_t M,
                                         "cublasLtMatrixLayoutCreate"));
     GANQ_TRY_GOTO(close, library_status(loaded.preference_create(&p.preference),
                                         "cublasLtMatmulPreferenceCreate"));
-    GANQ_TRY_GOTO(close, library_status(loaded.preference_set(p.preference, PREFERENCE_WORKSPACE,
-                                                              &bytes, sizeof bytes),
-                                        "cublasLtMatmulPreferenceSetAttribute"));
-    GANQ_TRY_GOTO(close, library_status(loaded.choose(handle, p.desc, p.w, p.x, p.c, p.c,
-                                                      p.preference, 1, &best, &count),
-                                        "cublasLtMatmulAlgoGetHeuristic"));
-    if (count < 1)
+    GANQ_TRY_GOTO(close, set_preference(p.preference, w, x, c, bytes));
+    const int error =
+        loaded.choose(handle, p.desc, p.w, p.x, p.c, p.c, p.preference, 1, &best, &count);
+    if (error != NOT_SUPPORTED)
+        GANQ_TRY_GOTO(close, library_status(error, "cublasLtMatmulAlgoGetHeuristic"));
+    if (error == NOT_SUPPORTED || count < 1)
         GANQ_FAIL_GOTO(close, GANQ_ERR_UNSUPPORTED,
                        "cuBLASLt has no product for %lld x %lld x %lld in f16", (long long)M,
                        (long long)N, (long long)K);

@@ -30,8 +30,11 @@ typedef enum ganq__cuda_purpose {
 /* ctx->device_state. */
 typedef struct ganq__cuda {
     int device;          /* index of the CUDA runtime */
+    void *context;       /* its primary one, a CUcontext */
     int sm;              /* compute capability, 10 * major + minor */
     int multiprocessors;
+    int dependent, most_shared; /* see queue.h */
+    int reads_pageable;         /* by the host's page tables, when a copy runs */
     int fuse; /* $GANQ_CUDA_FUSE, for measurements: 0, each operation a kernel of its own; all, 2: products also make
                  SwiGLU, each block for itself; else 1: what pays by the model */
     cudaStream_t stream; /* all work of the context, in order */
@@ -56,13 +59,13 @@ static inline ganq__cuda *ganq__cuda_of(const ganq_context *ctx) {
 
 static inline ganq__cuda_queue ganq__cuda_queue_of(const ganq_context *ctx) {
     const ganq__cuda *cuda = ganq__cuda_of(ctx);
-    return (ganq__cuda_queue){cuda->stream, cuda->sm >= 90};
+    return (ganq__cuda_queue){cuda->stream, cuda->dependent, cuda->most_shared};
 }
 
-/* Makes the context's device the thread's, between enter and leave: the caller's current device is
- * left as it was found. */
-ganq_status ganq__cuda_enter(const ganq_context *ctx, int *previous);
-void ganq__cuda_leave(int previous);
+/* Makes the context's device the thread's, between enter and leave: the caller's current one, or none, is
+ * left as it was found. *entered goes to leave. */
+ganq_status ganq__cuda_enter(const ganq_context *ctx, int *entered);
+void ganq__cuda_leave(int entered);
 
 /* GANQ_OK, or the error in words: "cudaMemcpyAsync: out of memory (cudaErrorMemoryAllocation)". */
 ganq_status ganq__cuda_status(cudaError_t error, const char *call);
@@ -79,10 +82,10 @@ ganq_status ganq__cuda_record_end(ganq_context *ctx, cudaGraph_t *out);
 /* Returns unless the call of a launcher, on the context's device, succeeds. */
 #define GANQ_CUDA_RUN(ctx, call)                                                                   \
     do {                                                                                           \
-        int previous_;                                                                             \
-        GANQ_TRY(ganq__cuda_enter((ctx), &previous_));                                             \
+        int entered_;                                                                             \
+        GANQ_TRY(ganq__cuda_enter((ctx), &entered_));                                             \
         const ganq_status run_status_ = ganq__cuda_status((call), #call);                          \
-        ganq__cuda_leave(previous_);                                                               \
+        ganq__cuda_leave(entered_);                                                               \
         if (run_status_ != GANQ_OK)                                                                \
             return run_status_;                                                                    \
     } while (0)

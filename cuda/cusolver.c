@@ -75,20 +75,22 @@ static ganq_status run(ganq_context *ctx, size_t size, int64_t n, const void *a,
     const size_t bytes = (size_t)(n * lda) * size;
     solver_handle handle = NULL;
     void *matrix = NULL;
-    int previous, info = 0;
+    int entered, info = 0;
     ganq_status status = GANQ_OK;
     pthread_mutex_lock(&guard);
     if (!is_loaded)
         status = load();
     pthread_mutex_unlock(&guard);
     GANQ_TRY(status);
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     const int error = loaded.create(&handle);
     if (error != 0) /* a library that does not run here is as good as none */
         GANQ_FAIL_GOTO(done, GANQ_ERR_UNSUPPORTED, "cusolverDnCreate: cuSOLVER's status %d", error);
     GANQ_TRY_GOTO(done, ctx->memory->allocate(ctx, bytes, &matrix));
     GANQ_TRY_GOTO(done, ctx->memory->upload(ctx, matrix, a, bytes));
     GANQ_TRY_GOTO(done, factor(ctx, handle, size, (int)n, matrix, (int)lda, &info));
+    if (info < 0)
+        GANQ_FAIL_GOTO(done, GANQ_ERR_INTERNAL, "cuSOLVER's potrf: its argument %d is wrong", -info);
     if (out && info == 0)
         GANQ_TRY_GOTO(done, ctx->memory->download(ctx, out, matrix, bytes));
     *definite = info == 0;
@@ -96,7 +98,7 @@ done:
     ctx->memory->release(ctx, matrix);
     if (handle)
         (void)loaded.destroy(handle);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 

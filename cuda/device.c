@@ -4,13 +4,18 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "code.h"
 #include "cpu.h"
 #include "cuda.h"
+#include "driver.h"
 #include "lut_gemm.h"
 #include "memory_ops.h"
 
-/* The oldest architecture that the kernels run on: bf16 and asynchronous copies. */
-enum { OLDEST_SM = 80 };
+enum {
+    OLDEST_SM = 80,         /* that the kernels run on: bf16 and asynchronous copies */
+    DEPENDENT_SM = 90,      /* code from there on has what dependent launches need */
+    DEPENDENT_CUDA = 12030, /* graphs hold dependent launches from here on */
+};
 
 ganq_status ganq__cuda_status(cudaError_t error, const char *call) {
     if (error == cudaSuccess)
@@ -29,21 +34,6 @@ ganq_status ganq__cuda_status(cudaError_t error, const char *call) {
     default:
         return GANQ_ERR_DEVICE;
     }
-}
-
-ganq_status ganq__cuda_enter(const ganq_context *ctx, int *previous) {
-    const int device = ganq__cuda_of(ctx)->device;
-    GANQ_CUDA_TRY(cudaGetDevice(previous));
-    if (*previous != device)
-        GANQ_CUDA_TRY(cudaSetDevice(device));
-    else
-        *previous = -1;
-    return GANQ_OK;
-}
-
-void ganq__cuda_leave(int previous) {
-    if (previous >= 0)
-        (void)cudaSetDevice(previous);
 }
 
 /* "12.4" of 12040. */
@@ -78,10 +68,43 @@ static ganq_status count_devices(int *count) {
               cudaGetErrorName(error));
 }
 
+/* Whether the error says that nothing of what was built runs on the device. */
+static int is_no_code(cudaError_t error) {
+    switch (error) {
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidPtx:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilationDisabled:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* What runs on the device, which may be made from PTX that is older than it. */
+static ganq_status open_code(const ganq_context *ctx, ganq__cuda *cuda) {
+    int code = 0, driver = 0, entered;
+    GANQ_CUDA_TRY(cudaDriverGetVersion(&driver));
+    GANQ_TRY(ganq__cuda_primary_context(cuda->device, &cuda->context));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
+    const cudaError_t error = ganq__cuda_code(&code);
+    const ganq_status status = ganq__cuda_status(error, "cudaFuncGetAttributes");
+    ganq__cuda_leave(entered);
+    if (is_no_code(error))
+        GANQ_FAIL(GANQ_ERR_NO_DEVICE,
+                  "%s: nothing of this library runs there; it was built for compute capability %s: %s (%s)",
+                  ctx->device_name, GANQ_BUILT_FOR, cudaGetErrorString(error), cudaGetErrorName(error));
+    cuda->dependent = code >= DEPENDENT_SM && CUDART_VERSION >= DEPENDENT_CUDA && driver >= DEPENDENT_CUDA;
+    return status;
+}
+
 /* Fills in the state and the context's name for its device. */
 static ganq_status open_device(ganq_context *ctx, ganq__cuda *cuda) {
     struct cudaDeviceProp prop;
-    int count = 0;
+    int count = 0, pools = 0;
     GANQ_TRY(count_devices(&count));
     if (ctx->options.device_index >= count)
         GANQ_FAIL(GANQ_ERR_NO_DEVICE, "CUDA device %d was asked for; there %s %d (0..%d)",
@@ -90,12 +113,19 @@ static ganq_status open_device(ganq_context *ctx, ganq__cuda *cuda) {
     GANQ_CUDA_TRY(cudaGetDeviceProperties(&prop, cuda->device));
     cuda->sm = 10 * prop.major + prop.minor;
     cuda->multiprocessors = prop.multiProcessorCount;
+    cuda->most_shared = (int)prop.sharedMemPerBlockOptin;
     const char *fuse = getenv("GANQ_CUDA_FUSE");
     cuda->fuse = !fuse ? 1 : !strcmp(fuse, "0") ? 0 : !strcmp(fuse, "all") ? 2 : 1;
     if (cuda->sm < OLDEST_SM)
         GANQ_FAIL(GANQ_ERR_NO_DEVICE,
                   "CUDA device %d (%s) has compute capability %d.%d; %d.%d or later is needed",
                   cuda->device, prop.name, prop.major, prop.minor, OLDEST_SM / 10, OLDEST_SM % 10);
+    GANQ_CUDA_TRY(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, cuda->device));
+    if (!pools)
+        GANQ_FAIL(GANQ_ERR_NO_DEVICE, "CUDA device %d (%s) has no memory pools (cudaMallocAsync), which are needed",
+                  cuda->device, prop.name);
+    GANQ_CUDA_TRY(cudaDeviceGetAttribute(&cuda->reads_pageable, cudaDevAttrPageableMemoryAccessUsesHostPageTables,
+                                         cuda->device));
     snprintf(ctx->device_name, sizeof ctx->device_name, "cuda:%d (%.90s, sm_%d)", cuda->device,
              prop.name, cuda->sm);
     return GANQ_OK;
@@ -109,31 +139,36 @@ static ganq_status open_stream(const ganq_context *ctx, ganq__cuda *cuda) {
         .location = {.type = cudaMemLocationTypeDevice, .id = cuda->device},
     };
     uint64_t keep = UINT64_MAX;
-    int previous;
+    int entered;
     ganq_status status;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     GANQ_CUDA_TRY_GOTO(leave, cudaMemPoolCreate(&cuda->pool, &props));
     GANQ_CUDA_TRY_GOTO(
         leave, cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold, &keep));
     GANQ_CUDA_TRY_GOTO(leave, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
 leave:
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
+}
+
+static void close_stream(ganq_context *ctx, ganq__cuda *cuda) {
+    for (int i = 0; i < GANQ__CUDA_PURPOSES; i++)
+        ganq__memory_ops_cuda.release(ctx, cuda->workspaces[i].memory);
+    if (cuda->stream)
+        (void)cudaStreamSynchronize(cuda->stream);
+    ganq__lut_close(ctx);
+    if (cuda->stream)
+        (void)cudaStreamDestroy(cuda->stream);
+    if (cuda->pool)
+        (void)cudaMemPoolDestroy(cuda->pool);
 }
 
 static void cuda_close(ganq_context *ctx) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
-    int previous;
-    ganq__lut_close(ctx);
-    for (int i = 0; i < GANQ__CUDA_PURPOSES; i++)
-        ganq__memory_ops_cuda.release(ctx, cuda->workspaces[i].memory);
-    if (cuda->pool && ganq__cuda_enter(ctx, &previous) == GANQ_OK) {
-        if (cuda->stream) {
-            (void)cudaStreamSynchronize(cuda->stream);
-            (void)cudaStreamDestroy(cuda->stream);
-        }
-        (void)cudaMemPoolDestroy(cuda->pool);
-        ganq__cuda_leave(previous);
+    int entered;
+    if (cuda->context && ganq__cuda_enter(ctx, &entered) == GANQ_OK) {
+        close_stream(ctx, cuda);
+        ganq__cuda_leave(entered);
     }
     pthread_mutex_destroy(&cuda->guard);
     ctx->device_state = NULL;
@@ -150,6 +185,7 @@ static ganq_status cuda_open(ganq_context *ctx) {
     ctx->device_state = cuda;
     pthread_mutex_init(&cuda->guard, NULL);
     GANQ_TRY_GOTO(close, open_device(ctx, cuda));
+    GANQ_TRY_GOTO(close, open_code(ctx, cuda));
     GANQ_TRY_GOTO(close, open_stream(ctx, cuda));
     /* What works on memory of the process stays the CPU's. */
     memcpy(name, ctx->device_name, sizeof name);

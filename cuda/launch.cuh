@@ -47,13 +47,15 @@ static __device__ __forceinline__ void ganq_wait_for_previous() {
 #endif
 }
 
-// ganq_launch as a dependent launch where the queue says so, with more than 48 KB of shared memory where it takes that.
+// ganq_launch as a dependent launch where the queue says so, with more than 48 KB of shared memory where it takes that. What is
+// allowed holds for the kernel on the device, in all threads: always the same number, so that none lowers another's. Such
+// kernels have no shared memory but the dynamic one.
 template <typename... P>
 static cudaError_t ganq_start(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, ganq__cuda_queue queue,
                               std::common_type_t<P>... args) {
     if (shared > 48 * 1024) {
         const cudaError_t error =
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, queue.most_shared);
         if (error != cudaSuccess)
             return error;
     }

@@ -69,7 +69,7 @@ ganq_status ganq__lut_device_workspace(ganq_context *ctx, const ganq_device_prod
 ganq_status ganq__lut_device_product(ganq_context *ctx, const ganq_device_product *product) {
     ganq__lut_call call;
     size_t needed;
-    int previous;
+    int entered;
     GANQ_TRY(read_call(ctx, product, &call));
     for (int i = 0; i < call.count; i++) {
         if (!product->y[i])
@@ -88,8 +88,8 @@ ganq_status ganq__lut_device_product(ganq_context *ctx, const ganq_device_produc
                   product->workspace, ALIGN);
     call.workspace = product->workspace;
     call.stream = product->stream;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     const ganq_status status = ganq__lut_run(ctx, &call);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }

@@ -137,6 +137,12 @@ static int64_t lut_placed_bytes(const ganq_layer *layer) {
     return offsets_of(layer).end;
 }
 
+/* Small arrays may be on their way, and products read them from other streams. */
+static ganq_status wait_for_stream(ganq_context *ctx) {
+    GANQ_CUDA_RUN(ctx, cudaStreamSynchronize(ganq__cuda_of(ctx)->stream));
+    return GANQ_OK;
+}
+
 static ganq_status lut_place(ganq_context *ctx, const ganq_layer *layer, void **out) {
     const offsets o = offsets_of(layer);
     const int64_t outliers = layer->outlier_rowptr ? layer->outlier_rowptr[layer->N] : 0;
@@ -175,6 +181,7 @@ static ganq_status lut_place(ganq_context *ctx, const ganq_layer *layer, void **
         placed->part.columns = (const int32_t *)(memory + o.columns);
         placed->part.values = (const float *)(memory + o.values);
     }
+    GANQ_TRY_GOTO(release, wait_for_stream(ctx));
     *out = placed;
     return GANQ_OK;
 release:
@@ -219,12 +226,15 @@ static ganq__lut_state *state_of(ganq_context *ctx) {
 /* Measured plans, once per context. A file that cannot be used is no reason to fail. */
 static void read_settings(ganq_context *ctx, ganq__lut_state *state) {
     char path[4096];
+    ganq__message before;
     if (state->settings_read)
         return;
     state->settings_read = 1;
+    ganq__message_keep(&before);
     if (ganq__lut_tuning_path(path, sizeof path) == GANQ_OK &&
         ganq__lut_tuning_read(path, &state->tuning) != GANQ_OK)
         ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are not used: %s", ganq_last_error());
+    ganq__message_restore(&before);
 }
 
 static ganq_status ensure_state(ganq_context *ctx, ganq__lut_state **out) {
@@ -239,17 +249,24 @@ static ganq_status ensure_state(ganq_context *ctx, ganq__lut_state **out) {
     return GANQ_OK;
 }
 
-/* cuBLASLt, opened once; without it the tensor-core kernel takes what it would have. */
+/* The tensor-core kernel takes what cuBLASLt would have; why is the thread's message, which becomes that of before. */
+static void give_up_cublaslt(ganq_context *ctx, ganq__lut_state *state, const ganq__message *before) {
+    state->product = NULL;
+    state->no_cublaslt = 1;
+    ganq__log(ctx, GANQ_LOG_WARNING, "large products without cuBLASLt, more slowly: %s", ganq_last_error());
+    ganq__message_restore(before);
+}
+
+/* cuBLASLt, opened once. */
 static int has_cublaslt(ganq_context *ctx, ganq__lut_state *state) {
-    if (!state->product && !state->no_cublaslt) {
-        if (ganq__cublaslt_open(ctx, &state->cublaslt) == GANQ_OK) {
-            state->product = ganq__cublaslt_product;
-        } else {
-            state->no_cublaslt = 1;
-            ganq__log(ctx, GANQ_LOG_WARNING, "large products without cuBLASLt, more slowly: %s",
-                      ganq_last_error());
-        }
-    }
+    ganq__message before;
+    if (state->product || state->no_cublaslt)
+        return state->product != NULL;
+    ganq__message_keep(&before);
+    if (ganq__cublaslt_open(ctx, &state->cublaslt) == GANQ_OK)
+        state->product = ganq__cublaslt_product;
+    else
+        give_up_cublaslt(ctx, state, &before);
     return state->product != NULL;
 }
 
@@ -505,7 +522,7 @@ static ganq__lut_input input_from(const ganq__lut_call *call, int64_t m) {
 /* Rows [m, m + count) of X with the layers of a round. */
 static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r,
                               int64_t m, int64_t count) {
-    const ganq__cuda_queue queue = {call->stream, ganq__cuda_of(ctx)->sm >= 90};
+    ganq__cuda_queue queue = ganq__cuda_queue_of(ctx);
     const ganq__lut_placed *layer = call->layers[r->first];
     char *const workspace = call->workspace, *const extra =
                                                  workspace + r->columns_bytes + r->scales_bytes;
@@ -544,18 +561,38 @@ static ganq_status run_launch(ganq_context *ctx, const ganq__lut_call *call, con
         args.x_vectors = 1;
         args.scales = scales;
     }
+    queue.stream = call->stream;
     if (r->plan.variant == GANQ__LUT_TILES)
         return run_tiles(ctx, call, r, &args, extra, queue);
     GANQ_CUDA_TRY(launch(ganq__cuda_of(ctx), queue, &args, &r->plan));
     return GANQ_OK;
 }
 
+static ganq_status run_round(ganq_context *ctx, const ganq__lut_call *call, const round_plan *r) {
+    for (int64_t m = 0; m < call->M; m += r->tokens)
+        GANQ_TRY(run_launch(ctx, call, r, m, call->M - m < r->tokens ? call->M - m : r->tokens));
+    return GANQ_OK;
+}
+
+/* Tiles for which cuBLASLt has no kernel: what comes instead takes fewer rows of X at a time, and sums of less than
+ * CUBLASLT_BYTES, so that the workspace is large enough. */
+static ganq_status run_instead(ganq_context *ctx, const ganq__lut_call *call, round_plan *r,
+                               const ganq__message *before) {
+    give_up_cublaslt(ctx, state_of(ctx), before);
+    GANQ_TRY(plan_round(ctx, call, r->first, r));
+    return run_round(ctx, call, r);
+}
+
 ganq_status ganq__lut_run(ganq_context *ctx, const ganq__lut_call *call) {
     round_plan r;
+    ganq__message before;
+    ganq__message_keep(&before);
     for (int first = 0; first < call->count; first += r.count) {
         GANQ_TRY(plan_round(ctx, call, first, &r));
-        for (int64_t m = 0; m < call->M; m += r.tokens)
-            GANQ_TRY(run_launch(ctx, call, &r, m, call->M - m < r.tokens ? call->M - m : r.tokens));
+        ganq_status status = run_round(ctx, call, &r);
+        if (status == GANQ_ERR_UNSUPPORTED && r.plan.variant == GANQ__LUT_TILES)
+            status = run_instead(ctx, call, &r, &before);
+        GANQ_TRY(status);
     }
     return GANQ_OK;
 }
@@ -585,13 +622,13 @@ static ganq__lut_call call_of(ganq_context *ctx, int count, const ganq_layer *co
 /* With the context's own workspace. */
 static ganq_status run_call(ganq_context *ctx, ganq__lut_call *call) {
     size_t bytes;
-    int previous;
+    int entered;
     GANQ_TRY(ganq__lut_workspace_bytes(ctx, call, &bytes));
     if (bytes)
         GANQ_TRY(ganq__cuda_workspace(ctx, GANQ__CUDA_LUT, bytes, &call->workspace));
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     const ganq_status status = ganq__lut_run(ctx, call);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 

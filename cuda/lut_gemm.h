@@ -48,7 +48,7 @@ typedef struct ganq__lut_call {
 } ganq__lut_call;
 
 extern const ganq__lut_ops ganq__lut_ops_cuda;
-/* Ends ctx->device_state->lut. */
+/* Ends ctx->device_state->lut; the context's device is the thread's, and its stream empty. */
 void ganq__lut_close(ganq_context *ctx);
 
 /* Of the workspace that ganq__lut_run takes for the call (its y, workspace and stream are not

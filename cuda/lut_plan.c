@@ -2,10 +2,14 @@
  * their file. */
 #include "lut_plan.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "alloc.h"
 #include "file.h"
@@ -319,16 +323,25 @@ ganq_status ganq__lut_tuning_set(ganq__lut_tuning *tuning, const ganq__lut_tuned
     return GANQ_OK;
 }
 
+/* Or another process has. */
+static ganq_status make_dir(const char *folder) {
+    ganq__message before;
+    ganq__message_keep(&before);
+    const ganq_status status = ganq__make_dir(folder);
+    if (status == GANQ_OK || !ganq__path_is_dir(folder))
+        return status;
+    ganq__message_restore(&before);
+    return GANQ_OK;
+}
+
 static ganq_status make_folder(const char *path) {
     char *folder = ganq__strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
     ganq_status status = folder ? GANQ_OK : GANQ_ERR_NO_MEMORY;
     if (slash && slash != folder) {
         *slash = 0;
-        if (!ganq__path_is_dir(folder)) {
-            status = make_folder(folder);
-            if (status == GANQ_OK)
-                status = ganq__make_dir(folder);
-        }
+        status = make_folder(folder);
+        if (status == GANQ_OK)
+            status = make_dir(folder);
     }
     ganq__free(folder);
     return status;
@@ -358,6 +371,34 @@ ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tun
     return ganq__writer_commit(&writer);
 abort:
     ganq__writer_abort(&writer);
+    return status;
+}
+
+/* Of PATH.lock, until it is closed. A file system without locks has none: processes then take their chances. */
+static ganq_status lock_file(const char *path, int *lock) {
+    char name[4096 + 8];
+    GANQ_TRY(make_folder(path));
+    snprintf(name, sizeof name, "%s.lock", path);
+    *lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0)
+        GANQ_FAIL(GANQ_ERR_IO, "cannot open %s: %s", name, strerror(errno));
+    while (flock(*lock, LOCK_EX) != 0 && errno == EINTR)
+        ;
+    return GANQ_OK;
+}
+
+ganq_status ganq__lut_tuning_keep(const char *path, const ganq__lut_tuned *row, int *anew) {
+    ganq__lut_tuning tuning = {0};
+    int lock;
+    GANQ_TRY(lock_file(path, &lock));
+    ganq_status status = ganq__lut_tuning_read(path, &tuning);
+    *anew = status == GANQ_ERR_FORMAT;
+    if (status == GANQ_OK || *anew)
+        status = ganq__lut_tuning_set(&tuning, row);
+    if (status == GANQ_OK)
+        status = ganq__lut_tuning_write(path, &tuning);
+    ganq__lut_tuning_free(&tuning);
+    close(lock);
     return status;
 }
 

@@ -78,6 +78,9 @@ ganq_status ganq__lut_tuning_read(const char *path, ganq__lut_tuning *out);
 ganq_status ganq__lut_tuning_set(ganq__lut_tuning *tuning, const ganq__lut_tuned *row);
 /* Whole or not at all; makes the folder. */
 ganq_status ganq__lut_tuning_write(const char *path, const ganq__lut_tuning *tuning);
+/* Puts the row into the file, one process after the other. *anew 1: what was there was no such file, says the thread's
+ * message, and is gone. */
+ganq_status ganq__lut_tuning_keep(const char *path, const ganq__lut_tuned *row, int *anew);
 void ganq__lut_tuning_free(ganq__lut_tuning *tuning);
 
 #ifdef __cplusplus

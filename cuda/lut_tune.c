@@ -71,17 +71,19 @@ static ganq_status measure(tuning_job *job, const ganq__lut_plan *plan, double *
     return status;
 }
 
-static ganq_status keep(ganq__lut_state *state, const ganq__lut_tuned *row) {
-    ganq__lut_tuning file;
+static ganq_status keep(ganq_context *ctx, const ganq__lut_tuned *row) {
     char path[4096];
-    GANQ_TRY(ganq__lut_tuning_set(&state->tuning, row));
+    ganq__message before;
+    int anew;
+    ganq__message_keep(&before);
+    GANQ_TRY(ganq__lut_tuning_set(&ganq__cuda_of(ctx)->lut->tuning, row));
     GANQ_TRY(ganq__lut_tuning_path(path, sizeof path));
-    GANQ_TRY(ganq__lut_tuning_read(path, &file)); /* others may have written since */
-    ganq_status status = ganq__lut_tuning_set(&file, row);
-    if (status == GANQ_OK)
-        status = ganq__lut_tuning_write(path, &file);
-    ganq__lut_tuning_free(&file);
-    return status;
+    GANQ_TRY(ganq__lut_tuning_keep(path, row, &anew));
+    if (anew) {
+        ganq__log(ctx, GANQ_LOG_WARNING, "measured plans are written anew: %s", ganq_last_error());
+        ganq__message_restore(&before);
+    }
+    return GANQ_OK;
 }
 
 static ganq_status prepare(tuning_job *job, const ganq_layer *layer, int64_t rows) {
@@ -131,9 +133,9 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
     ganq__lut_shape shape;
     ganq__lut_tuned best = {0};
     double first = 0;
-    int previous;
+    int entered;
     ganq_status status;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     job.copies[0] = ganq__attachment_find(&layer->attachments, ctx);
     GANQ_TRY_GOTO(finish, prepare(&job, layer, rows));
     GANQ_TRY_GOTO(finish, ganq__lut_shape_of(ctx, &job.call, &shape));
@@ -161,9 +163,9 @@ ganq_status ganq__lut_tune(ganq_context *ctx, const ganq_layer *layer, int64_t r
     *microseconds = best.microseconds;
     *untuned = first;
     if (!shape.simt_only) /* layers with tables in f32 have one kernel, and must not decide for the others */
-        status = keep(state, &best);
+        status = keep(ctx, &best);
 finish:
     finish(&job);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }

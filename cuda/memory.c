@@ -19,9 +19,9 @@ static void measure(const ganq__cuda *cuda, size_t *left, size_t *total) {
 static ganq_status cuda_allocate(ganq_context *ctx, size_t bytes, void **out) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
     void *memory = NULL;
-    int previous;
+    int entered;
     ganq_status status;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     cudaError_t error = cudaMallocFromPoolAsync(&memory, bytes, cuda->pool, cuda->stream);
     if (error == cudaErrorMemoryAllocation) {
         /* What the pool keeps may lie in pieces that are too small: give them back and try again. */
@@ -39,7 +39,7 @@ static ganq_status cuda_allocate(ganq_context *ctx, size_t bytes, void **out) {
     }
     if (status == GANQ_OK)
         *out = memory;
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 
@@ -59,40 +59,40 @@ static ganq_status postpone(ganq__cuda *cuda, void *memory) {
 
 static void cuda_release(ganq_context *ctx, void *memory) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
-    int previous;
+    int entered;
     if (!memory)
         return;
     pthread_mutex_lock(&cuda->guard);
     /* Without room to remember it, it is lost until the context ends and its pool with it. */
     if (cuda->recording)
         (void)postpone(cuda, memory);
-    else if (ganq__cuda_enter(ctx, &previous) == GANQ_OK) {
+    else if (ganq__cuda_enter(ctx, &entered) == GANQ_OK) {
         (void)cudaFreeAsync(memory, cuda->stream);
-        ganq__cuda_leave(previous);
+        ganq__cuda_leave(entered);
     }
     pthread_mutex_unlock(&cuda->guard);
 }
 
 ganq_status ganq__cuda_record_begin(ganq_context *ctx) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
-    int previous;
+    int entered;
     ganq_status status;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     pthread_mutex_lock(&cuda->guard);
     status = ganq__cuda_status(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
                                "cudaStreamBeginCapture");
     cuda->recording = status == GANQ_OK;
     pthread_mutex_unlock(&cuda->guard);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 
 ganq_status ganq__cuda_record_end(ganq_context *ctx, cudaGraph_t *out) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
-    int previous;
+    int entered;
     ganq_status status;
     *out = NULL;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     pthread_mutex_lock(&cuda->guard);
     status = ganq__cuda_status(cudaStreamEndCapture(cuda->stream, out), "cudaStreamEndCapture");
     cuda->recording = 0;
@@ -100,7 +100,7 @@ ganq_status ganq__cuda_record_end(ganq_context *ctx, cudaGraph_t *out) {
         (void)cudaFreeAsync(cuda->released[i], cuda->stream);
     cuda->released_count = 0;
     pthread_mutex_unlock(&cuda->guard);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 
@@ -108,24 +108,25 @@ ganq_status ganq__cuda_record_end(ganq_context *ctx, cudaGraph_t *out) {
 static ganq_status transfer(ganq_context *ctx, void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, int wait) {
     ganq__cuda *cuda = ganq__cuda_of(ctx);
-    int previous;
+    int entered;
     ganq_status status = GANQ_OK;
     if (!bytes)
         return GANQ_OK;
-    GANQ_TRY(ganq__cuda_enter(ctx, &previous));
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
     GANQ_CUDA_TRY_GOTO(leave, cudaMemcpyAsync(to, from, bytes, kind, cuda->stream));
     if (wait)
         GANQ_CUDA_TRY_GOTO(leave, cudaStreamSynchronize(cuda->stream));
 leave:
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return status;
 }
 
 /* A step's inputs go without waiting: the runtime has taken pageable bytes when it returns, and what
- * lies on this stack is pageable. Larger arrays may be the caller's pinned memory, which it reads later. */
+ * lies on this stack is pageable. Larger arrays may be the caller's pinned memory, which it reads later, as it does
+ * pageable memory where the device reads that itself. */
 static ganq_status cuda_upload(ganq_context *ctx, void *to, const void *from, size_t bytes) {
     char staged[64];
-    if (bytes > sizeof staged)
+    if (bytes > sizeof staged || ganq__cuda_of(ctx)->reads_pageable)
         return transfer(ctx, to, from, bytes, cudaMemcpyHostToDevice, 1);
     memcpy(staged, from, bytes);
     return transfer(ctx, to, staged, bytes, cudaMemcpyHostToDevice, 0);
@@ -139,11 +140,11 @@ static ganq_status cuda_copy(ganq_context *ctx, void *to, const void *from, size
 
 static int64_t cuda_available(ganq_context *ctx) {
     size_t left, total;
-    int previous;
-    if (ganq__cuda_enter(ctx, &previous) != GANQ_OK)
+    int entered;
+    if (ganq__cuda_enter(ctx, &entered) != GANQ_OK)
         return 0;
     measure(ganq__cuda_of(ctx), &left, &total);
-    ganq__cuda_leave(previous);
+    ganq__cuda_leave(entered);
     return (int64_t)left;
 }
 

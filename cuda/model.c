@@ -5,8 +5,6 @@
  * positions for which the attention's grid has room: up to the next power of two, at least 512. The
  * first step of such a range runs as it is, so that workspaces find their sizes; the second is
  * recorded; the others are one launch. */
-#include <stdio.h>
-
 #include "alloc.h"
 #include "cuda.h"
 #include "model_kernels.h"
@@ -153,15 +151,24 @@ typedef struct recording {
     cudaGraphExec_t step; /* NULL: none yet */
     int64_t limit;        /* of the positions it is for, or that were run to find their sizes */
     int64_t generation;   /* of the workspaces then */
+    ganq__message before; /* the thread's when recording began */
 } recording;
 
 static void forget(ganq_context *ctx, recording *r) {
-    int previous;
-    if (r->step && ganq__cuda_enter(ctx, &previous) == GANQ_OK) {
+    int entered;
+    if (r->step && ganq__cuda_enter(ctx, &entered) == GANQ_OK) {
         (void)cudaGraphExecDestroy(r->step);
-        ganq__cuda_leave(previous);
+        ganq__cuda_leave(entered);
     }
     r->step = NULL;
+}
+
+/* A step that cannot be recorded (another thread waited for the device meanwhile, or there is no memory for a graph) is
+ * run, as is the next one: should that fail too, its error is the one that counts. */
+static ganq_status run_instead(recording *r) {
+    ganq__message_restore(&r->before);
+    r->limit = 0;
+    return GANQ_OK;
 }
 
 static ganq_status cuda_step_begin(ganq_context *ctx, void **slot, int64_t position,
@@ -180,43 +187,56 @@ static ganq_status cuda_step_begin(ganq_context *ctx, void **slot, int64_t posit
         r->limit = limit;
         return GANQ_OK;
     }
-    if (!r->step)
-        return ganq__cuda_record_begin(ctx);
+    if (!r->step) {
+        ganq__message_keep(&r->before);
+        return ganq__cuda_record_begin(ctx) == GANQ_OK ? GANQ_OK : run_instead(r);
+    }
     GANQ_CUDA_RUN(ctx, cudaGraphLaunch(r->step, cuda->stream));
     *replayed = 1;
     return GANQ_OK;
 }
 
-static ganq_status cuda_step_end(ganq_context *ctx, void **slot, ganq_status status) {
+/* What was recorded becomes r->step, and goes to work for the first time. */
+static ganq_status launch_recorded(ganq_context *ctx, recording *r, cudaGraph_t graph) {
+    cudaGraphExec_t step = NULL;
+    int entered;
+    ganq_status status;
+    GANQ_TRY(ganq__cuda_enter(ctx, &entered));
+    GANQ_CUDA_TRY_GOTO(leave, cudaGraphInstantiate(&step, graph, 0));
+    GANQ_CUDA_TRY_GOTO(destroy, cudaGraphLaunch(step, ganq__cuda_of(ctx)->stream));
+    r->step = step;
+    goto leave;
+destroy:
+    (void)cudaGraphExecDestroy(step);
+leave:
+    ganq__cuda_leave(entered);
+    return status;
+}
+
+/* Ends the recording, of which nothing has run yet; status: of the operations. */
+static ganq_status end_recording(ganq_context *ctx, recording *r, ganq_status status) {
+    cudaGraph_t graph;
+    const ganq_status ended = ganq__cuda_record_end(ctx, &graph);
+    status = status == GANQ_OK ? ended : status;
+    if (status == GANQ_OK)
+        status = launch_recorded(ctx, r, graph);
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    return status;
+}
+
+static ganq_status cuda_step_end(ganq_context *ctx, void **slot, ganq_status status, int *again) {
     const ganq__cuda *cuda = ganq__cuda_of(ctx);
     recording *r = *slot;
-    cudaGraph_t graph;
-    cudaGraphExec_t step;
-    int previous;
+    *again = 0;
     if (!cuda->recording) {
         r->generation = status == GANQ_OK ? cuda->generation : -1;
         return status;
     }
-    if (status != GANQ_OK) { /* the message is of the operation that failed: keep it */
-        GANQ_TRY(ganq__cuda_enter(ctx, &previous));
-        char message[512];
-        snprintf(message, sizeof message, "%s", ganq_last_error());
-        if (ganq__cuda_record_end(ctx, &graph) == GANQ_OK)
-            (void)cudaGraphDestroy(graph);
-        ganq__fail("%s", message);
-        ganq__cuda_leave(previous);
-        return status;
-    }
-    GANQ_TRY(ganq__cuda_record_end(ctx, &graph));
-    GANQ_TRY_GOTO(destroy, ganq__cuda_enter(ctx, &previous));
-    GANQ_CUDA_TRY_GOTO(leave, cudaGraphInstantiate(&step, graph, 0));
-    r->step = step;
-    GANQ_CUDA_TRY_GOTO(leave, cudaGraphLaunch(step, cuda->stream));
-leave:
-    ganq__cuda_leave(previous);
-destroy:
-    (void)cudaGraphDestroy(graph);
-    return status;
+    if (end_recording(ctx, r, status) == GANQ_OK)
+        return GANQ_OK;
+    *again = 1;
+    return run_instead(r);
 }
 
 static void cuda_step_forget(ganq_context *ctx, void *slot) {

@@ -1,6 +1,8 @@
 # The files of the CUDA backend; tests/cuda builds the same ones for its emulated device.
 set(ganq_cuda_sources
     device.c
+    driver.c
+    code.cu
     library.c
     memory.c
     cublaslt.c

@@ -81,7 +81,8 @@ typedef struct ganq_context_options {
     void *progress_user;
 } ganq_context_options;
 
-/* options may be NULL. NO_DEVICE if the device or its driver is missing, with the reason. Environment:
+/* options may be NULL. NO_DEVICE if the device or its driver is missing, or this build has nothing that runs there, with the
+ * reason. Environment:
  * GANQ_CPU_ISA = ref | avx2 | avx512 forces the CPU kernels; an unknown or unavailable one is INVALID_ARG.
  * GANQ_NUMERICS = fast | exact is what the default numerics stand for; another word is INVALID_ARG. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_context_create(const ganq_context_options *options,

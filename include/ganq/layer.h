@@ -195,8 +195,9 @@ typedef struct ganq_device_product {
 GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_device_workspace(ganq_context *ctx, const ganq_device_product *product,
                                                                    int64_t *bytes);
 /* Puts the product into the stream and returns: no allocation, no synchronization; may be captured into a CUDA graph.
- * The same bits at every call. UNSUPPORTED where the context's device is no GPU; INVALID_ARG for a layer that was not
- * placed or a workspace that is too small. */
+ * Layers and context must outlive the work, and the graphs that captured it: what they hold is given back in the order of
+ * the context's own stream, which does not wait for this one. The same bits at every call. UNSUPPORTED where the context's
+ * device is no GPU; INVALID_ARG for a layer that was not placed or a workspace that is too small. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_device(ganq_context *ctx, const ganq_device_product *product);
 
 /* Measures the ways in which the context's GPU can multiply `rows` rows of x of the type with the layer, from memory that
@@ -204,7 +205,7 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_device(ganq_context *ctx, cons
  * $GANQ_CACHE_DIR, $XDG_CACHE_HOME/ganq or $HOME/.cache/ganq (lut-tuning.txt), which contexts read at their first product.
  * Sums may then be added in another order. microseconds: of a product with it; untuned: with what would have been chosen
  * without measuring. Takes about a second and several times the layer's memory. UNSUPPORTED where the device is no GPU;
- * IO, NOT_FOUND when the file cannot be written. */
+ * IO, NOT_FOUND when the file cannot be written. A damaged file is written anew, with a warning in the log. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_lut_gemm_tune(ganq_context *ctx, const ganq_layer *layer, int64_t rows,
                                                        int32_t x_dtype, double *microseconds, double *untuned);
 

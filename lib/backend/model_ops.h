@@ -87,8 +87,9 @@ typedef struct ganq__model_ops {
      * calls neither the operations nor step_end. `position` is this step's. */
     ganq_status (*step_begin)(ganq_context *ctx, void **recording, int64_t position, int *replayed);
     /* status: of the operations since step_begin; not OK: what was recorded is of no use. Returns
-     * that status, or its own failure. */
-    ganq_status (*step_end)(ganq_context *ctx, void **recording, ganq_status status);
+     * that status, or its own failure. *again 1, with OK: the step could not be recorded, and nothing of it
+     * was put to work; the session calls the operations once more, and not step_end. */
+    ganq_status (*step_end)(ganq_context *ctx, void **recording, ganq_status status, int *again);
     void (*step_forget)(ganq_context *ctx, void *recording); /* the session ends; NULL is fine */
 } ganq__model_ops;
 

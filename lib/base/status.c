@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MESSAGE_CAPACITY = 1024 };
+enum { MESSAGE_CAPACITY = sizeof(ganq__message) };
 /* Far above any struct of this interface: a larger struct_size was never set. */
 enum { MAX_STRUCT_SIZE = 4096 };
 
@@ -37,6 +37,9 @@ void ganq__fail_prefix(const char *format, ...) {
     text[(size_t)length + 2 + rest] = 0;
     memcpy(message, text, sizeof text);
 }
+
+void ganq__message_keep(ganq__message *kept) { memcpy(kept->text, message, sizeof message); }
+void ganq__message_restore(const ganq__message *kept) { memcpy(message, kept->text, sizeof message); }
 
 const char *ganq_last_error(void) { return message; }
 

@@ -10,6 +10,13 @@ void ganq__fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * deepest place only knew the detail. */
 void ganq__fail_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* This thread's message, put back after an attempt whose failure is not the call's. */
+typedef struct ganq__message {
+    char text[1024];
+} ganq__message;
+void ganq__message_keep(ganq__message *kept);
+void ganq__message_restore(const ganq__message *kept);
+
 #define GANQ_FAIL(code, ...)                                                                       \
     do {                                                                                           \
         ganq__fail(__VA_ARGS__);                                                                   \

@@ -238,18 +238,24 @@ static ganq_status compute_step(ganq_session *s) {
                           : GANQ_OK;
 }
 
-ganq_status ganq__session_step(ganq_session *s, int32_t id) {
+/* The same, recorded or replayed where the backend does that. */
+static ganq_status run_step(ganq_session *s) {
     const ganq__model_ops *ops = s->ctx->model;
-    int replayed = 0;
+    int replayed = 0, again = 0;
+    if (!ops->step_begin)
+        return compute_step(s);
+    GANQ_TRY(ops->step_begin(s->ctx, &s->recording, s->length, &replayed));
+    if (replayed)
+        return GANQ_OK;
+    GANQ_TRY(ops->step_end(s->ctx, &s->recording, compute_step(s), &again));
+    return again ? compute_step(s) : GANQ_OK;
+}
+
+ganq_status ganq__session_step(ganq_session *s, int32_t id) {
     GANQ_TRY(check_room(s, 1));
     GANQ_TRY(ganq__model_check_ids(s->model, &id, 1));
     GANQ_TRY(send_inputs(s, &id, 1, s->length));
-    if (ops->step_begin)
-        GANQ_TRY(ops->step_begin(s->ctx, &s->recording, s->length, &replayed));
-    if (!replayed) {
-        const ganq_status status = compute_step(s);
-        GANQ_TRY(ops->step_begin ? ops->step_end(s->ctx, &s->recording, status) : status);
-    }
+    GANQ_TRY(run_step(s));
     s->logits_stale = s->device_logits != s->logits;
     if (!s->device_best)
         GANQ_TRY(ganq__session_fetch(s));

@@ -424,9 +424,10 @@ static ganq_status step_begin(ganq_context *ctx, void **slot, int64_t position, 
     return GANQ_OK;
 }
 
-static ganq_status step_end(ganq_context *ctx, void **slot, ganq_status status) {
+static ganq_status step_end(ganq_context *ctx, void **slot, ganq_status status, int *again) {
     fake *f = fake_of(ctx);
     recording *made = f->open, *before = *slot;
+    *again = 0;
     ck_assert_ptr_nonnull(made);
     f->open = NULL;
     if (status != GANQ_OK) {

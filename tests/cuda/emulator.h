@@ -20,6 +20,9 @@ int emulator_present(void);
 typedef struct emulator_machine {
     int driver, devices, sm;
     size_t memory;
+    int code;             /* compute capability that the kernels were compiled for: 0, sm; -1, none that runs here */
+    int no_pools;         /* no memory pools, and no allocation in a stream's order */
+    int host_page_tables; /* pageable memory is read when a copy runs, not when it is asked for */
 } emulator_machine;
 void emulator_set_machine(const emulator_machine *machine); /* NULL: the defaults */
 
@@ -30,6 +33,17 @@ void emulator_set_order(int order);
 /* The n-th allocation of device memory from now fails (1: the next), and the one after it, which may be
  * a second try; 0: none. */
 void emulator_fail_allocation(int64_t n);
+
+/* The next call of this name ("cudaGraphInstantiate") fails with the error. */
+void emulator_fail_call(const char *name, int error);
+/* f(user) runs once, when the next call of this name has ended: as another thread might come in between. */
+void emulator_interrupt(const char *name, void (*f)(void *user), void *user);
+
+/* Contexts that there are on a device; a new one of the caller's own, current from now on; the thread's current one
+ * or NULL. */
+int emulator_contexts(int device);
+void *emulator_make_context(int device);
+void *emulator_current_context(void);
 
 /* Totals since the program began, and device memory held now. */
 typedef struct emulator_counts {

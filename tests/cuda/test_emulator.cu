@@ -355,14 +355,14 @@ START_TEST(test_faults) { ck_assert_msg(dies(_i), "fault %d was not found", _i);
 END_TEST
 
 START_TEST(test_limits) {
-    const emulator_machine small = {13000, 1, 80, 1 << 20};
+    const emulator_machine small = {13000, 1, 80, 1 << 20, 0, 0, 0};
     void *p;
     int count;
     emulator_set_machine(&small);
     ck_assert_int_eq(cudaMalloc(&p, 2 << 20), cudaErrorMemoryAllocation);
     ck_assert_int_eq(cudaSetDevice(1), cudaErrorInvalidDevice);
     ck_assert_int_eq(ganq_launch(add_one, dim3(1), dim3(2000), 0, nullptr, (int *)nullptr), cudaErrorInvalidConfiguration);
-    const emulator_machine none = {0, 0, 80, 1 << 20};
+    const emulator_machine none = {0, 0, 80, 1 << 20, 0, 0, 0};
     emulator_set_machine(&none);
     ck_assert_int_eq(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
     emulator_set_machine(nullptr);

@@ -1,6 +1,7 @@
 /* test_lut_layout.c - tile16, the layout of codes on a GPU: every code comes back from where the
  * index maps say it lies, for odd numbers of rows and columns; and the plans: what fits, what is
  * chosen, the file of measured ones. */
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check_util.h"
@@ -231,6 +232,42 @@ START_TEST(test_file) {
 }
 END_TEST
 
+/* Processes that measure side by side, in a folder that is not there yet, lose nothing of each other's. */
+START_TEST(test_side_by_side) {
+    enum { PROCESSES = 4, ROWS = 8 };
+    char dir[300], path[600];
+    ganq__lut_tuning tuning;
+    int status, anew;
+    snprintf(dir, sizeof dir, "%s", test_dir());
+    snprintf(path, sizeof path, "%s/a/b/lut-tuning.txt", dir);
+    for (int p = 0; p < PROCESSES; p++) {
+        if (fork() > 0)
+            continue;
+        for (int i = 0; i < ROWS; i++) {
+            const ganq__lut_tuned row = {89, 128, 4, p + 1, 1 + i, 64, {GANQ__LUT_SIMT, 4, 1, 4, 2, 0}, 1};
+            if (ganq__lut_tuning_keep(path, &row, &anew) != GANQ_OK || anew)
+                _exit(1);
+        }
+        _exit(0);
+    }
+    for (int p = 0; p < PROCESSES; p++) {
+        ck_assert_int_gt(wait(&status), 0);
+        ck_assert_int_eq(status, 0);
+    }
+    ck_ganq_ok(ganq__lut_tuning_read(path, &tuning));
+    ck_assert_int_eq(tuning.count, PROCESSES * ROWS);
+    ck_ganq_ok(ganq__file_write(path, "damaged\n", 8));
+    ck_ganq_ok(ganq__lut_tuning_keep(path, &tuning.rows[0], &anew));
+    ck_assert_int_eq(anew, 1);
+    ck_assert_ptr_nonnull(strstr(ganq_last_error(), "line 1"));
+    ganq__lut_tuning_free(&tuning);
+    ck_ganq_ok(ganq__lut_tuning_read(path, &tuning));
+    ck_assert_int_eq(tuning.count, 1);
+    ganq__lut_tuning_free(&tuning);
+    ck_ganq_ok(ganq__remove_tree(dir));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lut_layout");
     TCase *tests = tcase_create("layout and plans");
@@ -240,5 +277,6 @@ int main(void) {
     tcase_add_loop_test(tests, test_round_trip, 2, 5);
     tcase_add_test(tests, test_choice);
     tcase_add_test(tests, test_file);
+    tcase_add_test(tests, test_side_by_side);
     return test_run(suite, 0);
 }

@@ -1,6 +1,8 @@
 /* test_session.c - whole models on the (emulated) GPU: logits, text and perplexity as on the CPU; decode
  * steps recorded once and replayed; nothing left behind. */
+#include <cuda_runtime_api.h>
 #include <math.h>
+#include <pthread.h>
 
 #include "alloc.h"
 #include "check_util.h"
@@ -271,6 +273,53 @@ START_TEST(two_sessions) {
 }
 END_TEST
 
+static void *wait_for_device(void *unused) {
+    (void)unused;
+    (void)cudaDeviceSynchronize();
+    return NULL;
+}
+static void wait_in_another_thread(void *unused) {
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, wait_for_device, unused), 0);
+    pthread_join(thread, NULL);
+}
+
+/* Steps that cannot be recorded, each in its own way, are run: the same logits, and the error of before. */
+static void disturb(int step) {
+    if (step == 2)
+        emulator_interrupt("cudaStreamBeginCapture", wait_in_another_thread, NULL);
+    if (step == 4)
+        emulator_fail_call("cudaGraphInstantiate", cudaErrorMemoryAllocation);
+    if (step == 6)
+        emulator_fail_call("cudaGraphLaunch", cudaErrorMemoryAllocation);
+    if (step == 8)
+        emulator_fail_call("cudaStreamBeginCapture", cudaErrorMemoryAllocation);
+}
+START_TEST(steps_that_cannot_be_recorded) {
+    ganq_model *model = make_model(2);
+    ganq_session *calm, *disturbed;
+    emulator_counts before, after;
+    ck_ganq_ok(ganq__session_create(gpu, model, 300, &calm));
+    ck_ganq_ok(ganq__session_create(gpu, model, 300, &disturbed));
+    for (int i = 0; i < 20; i++)
+        ck_ganq_ok(ganq__session_step(calm, ids[i]));
+    ganq__fail("before");
+    emulator_read_counts(&before);
+    for (int i = 0; i < 20; i++) {
+        disturb(i + 1);
+        ck_ganq_ok(ganq__session_step(disturbed, ids[i]));
+    }
+    emulator_read_counts(&after);
+    ck_assert_mem_eq(logits_of(calm), logits_of(disturbed), VOCAB * sizeof(float));
+    ck_assert_str_eq(ganq_last_error(), "before");
+    if (emulator_present()) /* after a step that could not be recorded one is run, and the next recorded */
+        ck_assert_int_eq(after.graph_launches - before.graph_launches, 11);
+    ganq__session_free(calm);
+    ganq__session_free(disturbed);
+    ganq__model_release(model);
+}
+END_TEST
+
 START_TEST(text_and_perplexity) {
     ganq_model *model = make_model(_i);
     int32_t texts[2][20];
@@ -335,6 +384,7 @@ int main(void) {
     tcase_add_loop_test(tc, inputs_on_the_way, 0, 4);
     tcase_add_test(tc, long_steps);
     tcase_add_test(tc, two_sessions);
+    tcase_add_test(tc, steps_that_cannot_be_recorded);
     tcase_add_loop_test(tc, text_and_perplexity, 0, KINDS);
     tcase_add_test(tc, allocations_fail);
     suite_add_tcase(suite, tc);

@@ -18,7 +18,7 @@ if(CMAKE_CXX_COMPILER AND NOT GANQ_SANITIZE MATCHES "thread")
   foreach(floor cuda ${ganq_uses_cuda})
     target_include_directories(cuda_emulated PRIVATE ${PROJECT_SOURCE_DIR}/lib/${floor})
   endforeach()
-  target_compile_definitions(cuda_emulated PRIVATE GANQ_HAS_WGMMA)
+  target_compile_definitions(cuda_emulated PRIVATE GANQ_HAS_WGMMA GANQ_BUILT_FOR="the emulator")
   set_target_properties(cuda_emulated PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF)
   # An address that is not aligned as its type asks, or an index outside a fixed array, ends the program.
   target_compile_options(cuda_emulated PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=alignment,bounds
@@ -64,6 +64,16 @@ if(CMAKE_CXX_COMPILER AND NOT GANQ_SANITIZE MATCHES "thread")
 
   cuda_test(cuda_emulator cuda/test_emulator.cu)
   cuda_test(cuda_backend cuda/test_backend.c)
+  foreach(library cublaslt cusolver) # under the names that CUDA 13, which the emulator is, gives them
+    add_library(fake_${library} MODULE cuda/fake_${library}.c)
+    set_target_properties(fake_${library} PROPERTIES C_VISIBILITY_PRESET default LIBRARY_OUTPUT_DIRECTORY
+                          ${CMAKE_CURRENT_BINARY_DIR}/fake_cuda)
+  endforeach()
+  set_target_properties(fake_cublaslt PROPERTIES OUTPUT_NAME cublasLt SUFFIX .so.13)
+  set_target_properties(fake_cusolver PROPERTIES OUTPUT_NAME cusolver SUFFIX .so.12)
+  cuda_test(cuda_libraries cuda/test_libraries.c)
+  target_compile_definitions(cuda_libraries PRIVATE GANQ_FAKE_CUDA="${CMAKE_CURRENT_BINARY_DIR}/fake_cuda")
+  add_dependencies(cuda_libraries fake_cublaslt fake_cusolver)
   cuda_test(cuda_lut_engine cuda/test_lut_engine.c)
   cuda_test(cuda_lut_gemm cuda/test_lut_gemm.c)
   cuda_test(cuda_lut_layout cuda/test_lut_layout.c)

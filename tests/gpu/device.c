@@ -12,6 +12,11 @@ int emulator_present(void) { return 0; }
 void emulator_set_machine(const emulator_machine *machine) { (void)machine; }
 void emulator_set_order(int order) { (void)order; }
 void emulator_fail_allocation(int64_t n) { (void)n; }
+void emulator_fail_call(const char *name, int error) { (void)name, (void)error; }
+void emulator_interrupt(const char *name, void (*f)(void *user), void *user) { (void)name, (void)f, (void)user; }
+int emulator_contexts(int device) { return (void)device, 0; }
+void *emulator_make_context(int device) { return (void)device, NULL; }
+void *emulator_current_context(void) { return NULL; }
 void emulator_read_counts(emulator_counts *out) { memset(out, 0, sizeof *out); }
 
 /* In a child: the tests fork, and CUDA must not have been touched before. */

@@ -21,8 +21,8 @@ def main():
     date, commit, *machine = (results / "machine.txt").read_text().splitlines()
     record = {"machine": machine, "date": date, "commit": commit, "checks": {}, "runs": {}}
     for line in (results / "steps.txt").read_text().splitlines():
-        name, code, seconds = line.split()
-        record["checks"][name] = {"exit": int(code), "seconds": int(seconds)}
+        name, code, rest = line.split(None, 2)
+        record["checks"][name] = {"not_run": rest} if code == "-" else {"exit": int(code), "seconds": int(rest)}
         for suffix in (".json", ".out"):
             path = results / (name + suffix)
             found = objects(path) if path.exists() else None
@@ -39,7 +39,9 @@ def main():
     name = re.sub(r"\W+", "-", machine[0].split(",")[0]).strip("-").lower() if machine else "unknown"
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"gpu-{name}-{date[:10]}.json"
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.replace(out)
     print(out)
 
 

@@ -1,5 +1,7 @@
-# Programs that need a GPU; without one they say so and count as skipped.
-#
+# Programs that need a GPU; without one they say so and count as skipped. run.sh, which runs them elsewhere, is tested without.
+add_test(NAME gpu_run COMMAND sh ${CMAKE_CURRENT_LIST_DIR}/check_run.sh)
+set_tests_properties(gpu_run PROPERTIES TIMEOUT 120)
+
 # gpu_test(<name> <sources>...): a test of tests/cuda on a real device, with device.c in the emulator's place.
 if(GANQ_HAS_CUDA)
   function(gpu_test name)

@@ -75,8 +75,9 @@ void warp_collective(uint32_t mask, void *mine, warp_function perform);
 unsigned lane();
 // Of the launch that runs, zeroed to a pattern of NaNs before each block.
 void *dynamic_shared();
-// Bytes of shared memory that a block may have at most, on the compute capability of the machine.
-size_t most_shared();
+// What is known of a kernel, and what is set for it on the current device.
+cudaError_t get_attributes(cudaFuncAttributes *attributes, const void *kernel);
+cudaError_t set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
 // Asynchronous copies to shared memory: they happen when they are waited for, no sooner.
 void async_copy(void *to, const void *from, size_t bytes, size_t valid_bytes);
 void async_commit();
@@ -159,10 +160,12 @@ cudaError_t ganq_launch_named(const char *name, void (*kernel)(P...), dim3 grid,
     return emulator::launch(name, (const void *)kernel, grid, block, shared, stream, [=] { kernel(args...); });
 }
 template <typename F>
-static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncAttribute attribute, int value) {
-    return attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > (int)emulator::most_shared()
-               ? cudaErrorInvalidValue
-               : cudaSuccess;
+static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, F *kernel) {
+    return emulator::get_attributes(attributes, (const void *)kernel);
+}
+template <typename F>
+static inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute attribute, int value) {
+    return emulator::set_attribute((const void *)kernel, attribute, value);
 }
 template <typename F>
 static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F *, int threads, size_t) {

@@ -535,12 +535,11 @@ void deliver(const bulk &copy) {
 
 namespace {
 
-const emulator_machine default_machine = {13000, 2, 89, (size_t)8 << 30};
+const emulator_machine default_machine = {13000, 2, 89, (size_t)8 << 30, 0, 0, 0};
 emulator_machine machine = default_machine;
 emulator_counts counts;
 int64_t allocations_until_failure = 0;
 std::recursive_mutex guard; // one API call or running kernel at a time
-thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t set_error(cudaError_t e) {
@@ -548,6 +547,51 @@ cudaError_t set_error(cudaError_t e) {
         last_error = e;
     return e;
 }
+
+} // namespace
+
+struct CUctx_st {
+    int device;
+};
+
+namespace {
+
+std::map<int, CUctx_st> primaries; // by device
+std::vector<std::unique_ptr<CUctx_st>> others;
+thread_local std::vector<CUctx_st *> current; // the thread's contexts, the last on top
+
+CUctx_st *primary(int device) { return &primaries.try_emplace(device, CUctx_st{device}).first->second; }
+int current_device() { return current.empty() ? 0 : current.back()->device; }
+// As most calls of the runtime do: a thread without a context gets the primary one of device 0.
+CUctx_st *need_context() {
+    if (current.empty())
+        current.push_back(primary(0));
+    return current.back();
+}
+
+// What tests have planned for the next call of a name.
+struct plan {
+    std::string call;
+    cudaError_t error;
+    void (*f)(void *);
+    void *user;
+} planned_failure, planned_interruption;
+
+cudaError_t take_failure(const char *call) {
+    if (planned_failure.call != call)
+        return cudaSuccess;
+    planned_failure.call.clear();
+    return planned_failure.error;
+}
+struct interruption {
+    const char *call;
+    ~interruption() {
+        if (planned_interruption.call != call)
+            return;
+        planned_interruption.call.clear();
+        planned_interruption.f(planned_interruption.user);
+    }
+};
 
 struct block_of_memory {
     size_t bytes, mapped;
@@ -646,7 +690,7 @@ cudaError_t allocate(void **out, size_t bytes) {
         allocations_until_failure = 0;
         return cudaErrorMemoryAllocation;
     }
-    if (held[current_device] + bytes > machine.memory || bytes > machine.memory)
+    if (held[current_device()] + bytes > machine.memory || bytes > machine.memory)
         return cudaErrorMemoryAllocation;
     const size_t mapped = (bytes + 255 + PAGE - 1) / PAGE * PAGE;
     if (region_used + mapped + PAGE > REGION)
@@ -660,9 +704,9 @@ cudaError_t allocate(void **out, size_t bytes) {
     region_used += mapped + PAGE;
     // as near to the guard page as alignment to 256 bytes allows
     char *data = base + (mapped - bytes) / 256 * 256;
-    blocks[base] = {bytes, mapped, current_device};
+    blocks[base] = {bytes, mapped, current_device()};
     block_by_pointer[data] = base;
-    held[current_device] += bytes;
+    held[current_device()] += bytes;
     counts.bytes_held += bytes;
     *out = data;
     return cudaSuccess;
@@ -719,7 +763,7 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     std::deque<operation> queue;
-    int device;
+    CUctx_st *context = nullptr; // NULL: any, of the default stream
     int draining = 0;
     CUgraph_st *capture = nullptr;
     bool invalidated = false;
@@ -738,7 +782,6 @@ std::set<CUstream_st *> streams;
 CUstream_st *default_stream() {
     static CUstream_st *stream = [] {
         auto *s = new CUstream_st;
-        s->device = 0;
         streams.insert(s);
         return s;
     }();
@@ -800,13 +843,33 @@ double now() {
 
 bool ready_device() { return machine.driver >= CUDART_VERSION / 1000 * 1000 && machine.devices > 0; }
 
-#define ENTER                                                                                                      \
+#define ENTER_AS(name)                                                                                             \
+    const interruption at_end = {name};                                                                            \
     std::lock_guard<std::recursive_mutex> lock(guard);                                                             \
     start()
-#define ENTER_DEVICE                                                                                               \
-    ENTER;                                                                                                         \
+#define ENTER ENTER_AS(__func__)
+#define ENTER_DEVICE_AS(name)                                                                                      \
+    ENTER_AS(name);                                                                                                \
     if (!ready_device())                                                                                           \
-    return set_error(machine.devices > 0 || machine.driver < 13000 ? cudaErrorInsufficientDriver : cudaErrorNoDevice)
+        return set_error(machine.devices > 0 || machine.driver < 13000 ? cudaErrorInsufficientDriver               \
+                                                                       : cudaErrorNoDevice);                       \
+    if (const cudaError_t planned = take_failure(name))                                                            \
+    return set_error(planned)
+#define ENTER_DEVICE ENTER_DEVICE_AS(__func__)
+// The same, in a context.
+#define ENTER_CONTEXT                                                                                              \
+    ENTER_DEVICE;                                                                                                  \
+    need_context()
+
+size_t most_shared() {
+    return (machine.sm == 80 ? 163 : machine.sm / 10 == 9 || machine.sm / 10 == 10 ? 227 : 99) * 1024;
+}
+
+// By kernel and device.
+std::map<std::pair<const void *, int>, int> shared_limits;
+int shared_limit(const void *kernel) {
+    return shared_limits.try_emplace({kernel, current_device()}, 48 * 1024).first->second;
+}
 
 } // namespace
 
@@ -818,17 +881,43 @@ void check_pointer(const void *pointer, const char *kernel) {
         stop("%p is handed to a kernel, but is an address of the host: %.80s", pointer, kernel);
 }
 
-size_t most_shared() {
-    return (machine.sm == 80 ? 163 : machine.sm / 10 == 9 || machine.sm / 10 == 10 ? 227 : 99) * 1024;
+cudaError_t get_attributes(cudaFuncAttributes *attributes, const void *kernel) {
+    ENTER_DEVICE_AS("cudaFuncGetAttributes");
+    need_context();
+    if (machine.code < 0)
+        return set_error(cudaErrorNoKernelImageForDevice);
+    *attributes = {};
+    attributes->ptxVersion = machine.code ? machine.code : machine.sm;
+    attributes->binaryVersion = machine.sm;
+    attributes->maxDynamicSharedSizeBytes = shared_limit(kernel);
+    return cudaSuccess;
+}
+cudaError_t set_attribute(const void *kernel, cudaFuncAttribute attribute, int value) {
+    ENTER_DEVICE_AS("cudaFuncSetAttribute");
+    need_context();
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return cudaSuccess;
+    if (value < 0 || (size_t)value > most_shared())
+        return set_error(cudaErrorInvalidValue);
+    shared_limits[{kernel, current_device()}] = value;
+    return cudaSuccess;
 }
 
-cudaError_t launch(const char *name, const void *, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+cudaError_t launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                    std::function<void()> body) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     const unsigned threads = block.x * block.y * block.z;
     if (!threads || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
-        grid.y > 65535 || grid.z > 65535 || shared > most_shared())
+        grid.y > 65535 || grid.z > 65535)
         return set_error(cudaErrorInvalidConfiguration);
+    if (machine.code < 0)
+        return set_error(cudaErrorNoKernelImageForDevice);
+    if (shared > (size_t)shared_limit(kernel))
+        return set_error(cudaErrorInvalidValue);
+    if (stream && stream->context != current.back())
+        return set_error(cudaErrorInvalidResourceHandle);
+    if (stream && stream->capture && stream->invalidated)
+        return set_error(cudaErrorStreamCaptureInvalidated);
     counts.launches++;
     const std::string text = name;
     put(stream, [=] {
@@ -867,7 +956,69 @@ void emulator_fail_allocation(int64_t n) {
     ENTER;
     allocations_until_failure = n;
 }
+void emulator_fail_call(const char *name, int error) {
+    ENTER;
+    planned_failure = {name, (cudaError_t)error, nullptr, nullptr};
+}
+void emulator_interrupt(const char *name, void (*f)(void *user), void *user) {
+    ENTER;
+    planned_interruption = {name, cudaSuccess, f, user};
+}
+int emulator_contexts(int device) {
+    ENTER;
+    int count = (int)primaries.count(device);
+    for (auto &c : others)
+        count += c->device == device;
+    return count;
+}
+void *emulator_make_context(int device) {
+    ENTER;
+    others.emplace_back(new CUctx_st{device});
+    current.push_back(others.back().get());
+    return current.back();
+}
+void *emulator_current_context(void) { return current.empty() ? nullptr : current.back(); }
 void emulator_read_counts(emulator_counts *out) { *out = counts; }
+
+static cudaError_t cuDevicePrimaryCtxRetain(CUctx_st **out, int device) {
+    ENTER_DEVICE;
+    if (device < 0 || device >= machine.devices)
+        return cudaErrorInvalidDevice;
+    *out = primary(device);
+    return cudaSuccess;
+}
+static cudaError_t cuCtxGetCurrent(CUctx_st **out) {
+    ENTER_DEVICE;
+    *out = current.empty() ? nullptr : current.back();
+    return cudaSuccess;
+}
+static cudaError_t cuCtxPushCurrent(CUctx_st *context) {
+    ENTER_DEVICE;
+    current.push_back(context);
+    return cudaSuccess;
+}
+static cudaError_t cuCtxPopCurrent(CUctx_st **out) {
+    ENTER_DEVICE;
+    if (current.empty())
+        return cudaErrorDeviceUninitialized;
+    *out = current.back();
+    current.pop_back();
+    return cudaSuccess;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned, unsigned long long,
+                                             enum cudaDriverEntryPointQueryResult *found) {
+    static const std::map<std::string, void *> functions = {
+        {"cuDevicePrimaryCtxRetain", (void *)cuDevicePrimaryCtxRetain},
+        {"cuCtxGetCurrent", (void *)cuCtxGetCurrent},
+        {"cuCtxPushCurrent", (void *)cuCtxPushCurrent},
+        {"cuCtxPopCurrent", (void *)cuCtxPopCurrent},
+    };
+    ENTER_DEVICE;
+    const auto at = functions.find(symbol);
+    *function = at == functions.end() ? nullptr : at->second;
+    *found = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
 
 cudaError_t cudaDriverGetVersion(int *version) {
     ENTER;
@@ -887,14 +1038,16 @@ cudaError_t cudaGetDeviceCount(int *count) {
 }
 cudaError_t cudaGetDevice(int *device) {
     ENTER_DEVICE;
-    *device = current_device;
+    *device = current_device();
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
     ENTER_DEVICE;
     if (device < 0 || device >= machine.devices)
         return set_error(cudaErrorInvalidDevice);
-    current_device = device;
+    if (current.empty())
+        current.push_back(nullptr);
+    current.back() = primary(device);
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
@@ -905,8 +1058,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device) {
     snprintf(prop->name, sizeof prop->name, "emulated device %d", device);
     prop->totalGlobalMem = machine.memory;
     prop->sharedMemPerBlock = 48 * 1024;
-    prop->sharedMemPerBlockOptin = emulator::most_shared();
-    prop->sharedMemPerMultiprocessor = emulator::most_shared() + 1024;
+    prop->sharedMemPerBlockOptin = most_shared();
+    prop->sharedMemPerMultiprocessor = most_shared() + 1024;
     prop->major = machine.sm / 10;
     prop->minor = machine.sm % 10;
     prop->multiProcessorCount = 46;
@@ -927,12 +1080,13 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
-    case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
+    case cudaDevAttrPageableMemoryAccessUsesHostPageTables: *value = machine.host_page_tables; break;
+    case cudaDevAttrMemoryPoolsSupported: *value = !machine.no_pools; break;
     }
     return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize(void) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     counts.synchronizations++;
@@ -940,8 +1094,8 @@ cudaError_t cudaDeviceSynchronize(void) {
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
-    ENTER_DEVICE;
-    *free_bytes = machine.memory - held[current_device];
+    ENTER_CONTEXT;
+    *free_bytes = machine.memory - held[current_device()];
     *total_bytes = machine.memory;
     return cudaSuccess;
 }
@@ -960,10 +1114,19 @@ cudaError_t cudaPeekAtLastError(void) { return last_error; }
     X(cudaErrorInitializationError, "initialization error")                                                        \
     X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                             \
     X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")                 \
+    X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                   \
     X(cudaErrorDevicesUnavailable, "CUDA-capable device(s) is/are busy or unavailable")                            \
     X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                     \
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                                            \
+    X(cudaErrorInvalidKernelImage, "device kernel image is invalid")                                               \
+    X(cudaErrorDeviceUninitialized, "invalid device context")                                                      \
+    X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")                 \
+    X(cudaErrorInvalidPtx, "a PTX JIT compilation failed")                                                         \
+    X(cudaErrorJitCompilerNotFound, "PTX JIT compiler library not found")                                          \
+    X(cudaErrorUnsupportedPtxVersion, "the provided PTX was compiled with an unsupported toolchain.")              \
+    X(cudaErrorJitCompilationDisabled, "PTX JIT compilation was disabled")                                         \
     X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                   \
+    X(cudaErrorSymbolNotFound, "named symbol not found")                                                           \
     X(cudaErrorNotReady, "device not ready")                                                                       \
     X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                         \
     X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                                    \
@@ -991,26 +1154,26 @@ const char *cudaGetErrorString(cudaError_t error) {
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     return set_error(allocate(out, bytes));
 }
 cudaError_t cudaFree(void *memory) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     drain_all();
     return set_error(release(memory));
 }
 cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (real(stream)->capture)
         return set_error(cudaErrorNotSupported);
     return set_error(allocate(out, bytes));
 }
 cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (real(stream)->capture)
         return set_error(cudaErrorNotSupported);
     put(stream, [=] { release(memory); });
@@ -1023,6 +1186,8 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int device) {
 }
 cudaError_t cudaMemPoolCreate(cudaMemPool_t *pool, const struct cudaMemPoolProps *props) {
     ENTER_DEVICE;
+    if (machine.no_pools)
+        return set_error(cudaErrorNotSupported);
     pools++;
     *pool = (cudaMemPool_t)(uintptr_t)(props->location.id + 1);
     return cudaSuccess;
@@ -1044,7 +1209,7 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *)
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaHostAlloc(out, bytes, 0); }
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     void *memory = nullptr;
     if (posix_memalign(&memory, 4096, bytes ? bytes : 1) != 0)
         return set_error(cudaErrorMemoryAllocation);
@@ -1054,7 +1219,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *memory) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     drain_all();
     pinned.erase((char *)memory);
     free(memory);
@@ -1073,7 +1238,7 @@ static cudaError_t copy_rows(char *to, size_t to_pitch, const char *from, size_t
         for (size_t i = 0; i < height; i++)
             memmove(to + i * to_pitch, source + i * pitch, width);
     };
-    if (!from_device && !is_pinned(from)) {
+    if (!from_device && !is_pinned(from) && !machine.host_page_tables) {
         // pageable: the runtime takes the bytes before it returns
         auto bytes = std::make_shared<std::vector<char>>(width * height);
         for (size_t i = 0; i < height; i++)
@@ -1091,14 +1256,14 @@ static cudaError_t copy_rows(char *to, size_t to_pitch, const char *from, size_t
 }
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
                               enum cudaMemcpyKind kind, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     return copy_rows((char *)to, to_pitch, (const char *)from, from_pitch, width, height, kind, stream);
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
     return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
@@ -1106,7 +1271,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
     return error;
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (!on_device(to))
         return set_error(cudaErrorInvalidValue);
     put(stream, [=] { memset(to, value, bytes); });
@@ -1115,9 +1280,9 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemset(void *to, int value, size_t bytes) { return cudaMemsetAsync(to, value, bytes, nullptr); }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     auto *s = new CUstream_st;
-    s->device = current_device;
+    s->context = current.back();
     streams.insert(s);
     *out = s;
     return cudaSuccess;
@@ -1131,7 +1296,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     counts.synchronizations++;
@@ -1141,12 +1306,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     drain(real(stream));
     return cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (!stream || stream->capture)
         return set_error(cudaErrorStreamCaptureUnsupported);
     stream->capture = new CUgraph_st;
@@ -1154,7 +1319,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     *out = nullptr;
     if (!stream || !stream->capture || stream->origin)
         return set_error(cudaErrorInvalidValue);
@@ -1183,12 +1348,12 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     *out = new CUgraphExec_st{graph->operations};
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     counts.graph_launches++;
     for (const operation &op : graph->operations)
         put(stream, op);
@@ -1206,7 +1371,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     *out = new CUevent_st;
     return cudaSuccess;
 }
@@ -1219,7 +1384,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     CUstream_st *s = real(stream);
     event->capture = s->capture;
     event->stream = s;
@@ -1233,7 +1398,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     CUstream_st *s = real(stream);
     if (event->capture) {
         if (!s->capture) {
@@ -1250,7 +1415,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    ENTER_DEVICE;
+    ENTER_CONTEXT;
     if (wait_allowed() != cudaSuccess)
         return last_error;
     counts.synchronizations++;
