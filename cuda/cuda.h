@@ -82,10 +82,10 @@ ganq_status ganq__cuda_record_end(ganq_context *ctx, cudaGraph_t *out);
 /* Returns unless the call of a launcher, on the context's device, succeeds. */
 #define GANQ_CUDA_RUN(ctx, call)                                                                   \
     do {                                                                                           \
-        int entered_;                                                                             \
-        GANQ_TRY(ganq__cuda_enter((ctx), &entered_));                                             \
+        int entered_;                                                                              \
+        GANQ_TRY(ganq__cuda_enter((ctx), &entered_));                                              \
         const ganq_status run_status_ = ganq__cuda_status((call), #call);                          \
-        ganq__cuda_leave(entered_);                                                               \
+        ganq__cuda_leave(entered_);                                                                \
         if (run_status_ != GANQ_OK)                                                                \
             return run_status_;                                                                    \
     } while (0)

@@ -536,10 +536,10 @@ static ganq_status energy_inside(ganq_context *ctx, void *state, int64_t count, 
 
 #define INSIDE(call)                                                                                           \
     do {                                                                                                       \
-        int previous_;                                                                                         \
-        GANQ_TRY(ganq__cuda_enter(ctx, &previous_));                                                           \
+        int entered_;                                                                                          \
+        GANQ_TRY(ganq__cuda_enter(ctx, &entered_));                                                            \
         const ganq_status inside_ = (call);                                                                    \
-        ganq__cuda_leave(previous_);                                                                           \
+        ganq__cuda_leave(entered_);                                                                            \
         return inside_;                                                                                        \
     } while (0)
 
