@@ -26,9 +26,8 @@ enum { GANQ__DEVICE_BATCH = 1024 }; /* rows that are finished together on a devi
 /* ---- options.c: a recipe's effort, a function of K and bits alone ---- */
 
 typedef enum ganq__start_kind {
-    GANQ__START_UNIFORM = 1,   /* even steps from min to max                            */
-    GANQ__START_PIECEWISE = 2, /* the paper's piecewise linear table                    */
-    GANQ__START_KMEANS = 3     /* exact one-dimensional k-means, weights H_kk^power     */
+    GANQ__START_PIECEWISE = 1, /* the paper's piecewise linear table                    */
+    GANQ__START_KMEANS = 2     /* exact one-dimensional k-means, weights L_kk^(2 power) */
 } ganq__start_kind;
 
 typedef struct ganq__start {

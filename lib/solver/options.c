@@ -53,13 +53,13 @@ static void add_start(ganq__plan *plan, ganq__start_kind kind, double power) {
     plan->starts[plan->start_count++] = (ganq__start){kind, power};
 }
 
-/* The first path, k-means with weights H_kk^0.25 on the ordered factor with 1% damping, is in all
+/* The first path, k-means with weights L_kk^2 on the ordered factor with 1% damping, is in all
  * three recipes and always among the finalists: FAST is it alone, so that DEFAULT is never worse
  * than FAST, nor BEST than DEFAULT. The bounds on K keep a layer's time near N K^2 times a
  * constant: docs/solver.md has the table. */
 static void plan_ours(ganq__plan *plan, int64_t K) {
     const int fast = plan->recipe == GANQ_RECIPE_FAST, best = plan->recipe == GANQ_RECIPE_BEST;
-    add_start(plan, GANQ__START_KMEANS, 0.25);
+    add_start(plan, GANQ__START_KMEANS, 1);
     add_factor(plan, 1, 0.01);
     plan->probe = plan->alternations = 10;
     plan->kept = plan->finalists = 1;
@@ -74,9 +74,9 @@ static void plan_ours(ganq__plan *plan, int64_t K) {
     if (fast)
         return;
     if (K <= 1024) {
+        add_start(plan, GANQ__START_KMEANS, 1.5);
+        add_start(plan, GANQ__START_KMEANS, 0.5);
         add_start(plan, GANQ__START_PIECEWISE, 0);
-        add_start(plan, GANQ__START_UNIFORM, 0);
-        add_start(plan, GANQ__START_KMEANS, 0);
         add_factor(plan, 0, 0.01);
         add_factor(plan, 1, 0.0001);
         add_factor(plan, 0, 0.0001);
@@ -84,13 +84,13 @@ static void plan_ours(ganq__plan *plan, int64_t K) {
         plan->kept = 4;
         plan->finalists = 2;
     } else if (K <= 2048) {
-        add_start(plan, GANQ__START_PIECEWISE, 0);
+        add_start(plan, GANQ__START_KMEANS, 0.5);
         add_factor(plan, 1, 0.0001);
         plan->probe = 3;
         plan->kept = 2;
         plan->finalists = 2;
     } else {
-        add_start(plan, GANQ__START_PIECEWISE, 0);
+        add_start(plan, GANQ__START_KMEANS, 0.5);
         plan->probe = 2;
     }
     if (best) {

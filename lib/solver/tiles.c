@@ -68,6 +68,18 @@ static void for_rows(tile *t, ganq__item_fn fn) {
         fn(t, i, 0);
 }
 
+/* L_kk^2 by live number, or H_kk where that is all there is: what the square of a column's residual
+ * costs where the columns before it make up for it as far as they can. */
+static void pivots(const ganq__problem *problem, int factor, double *costs) {
+    const ganq__factor *of = &problem->factors[factor];
+    for (int64_t k = 0; k < problem->live; k++) {
+        if (problem->diagonal)
+            costs[k] = problem->diagonals[k];
+        else
+            costs[of->live_index[k]] = 1 / ((double)of->inverse[k] * (double)of->inverse[k]);
+    }
+}
+
 /* Start tables of one row, from its live columns, into its trials. */
 static void start_row(void *user, int64_t i, int lane) {
     tile *t = user;
@@ -78,16 +90,14 @@ static void start_row(void *user, int64_t i, int lane) {
     double *weights = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
     t->frames[i] = ganq__row_frame(problem, row);
     ganq__row_values(problem, row, &t->frames[i], problem->columns, row_values);
-    for (int64_t k = 0; k < count; k++)
-        weights[k] = problem->diagonals[k];
-    for (int s = 0; s < (problem->diagonal ? 1 : plan->start_count); s++) {
-        double values[GANQ__LEVELS];
-        const ganq__start best = {GANQ__START_KMEANS,
-                                  1}; /* the solution itself, if H is diagonal */
-        ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count,
-                          row_values, weights, scratch, values);
-        const int factors = problem->diagonal ? 1 : problem->factor_count;
-        for (int f = 0; f < factors; f++) {
+    const ganq__start best = {GANQ__START_KMEANS, 1}; /* the solution itself, if H is diagonal */
+    const int factors = problem->diagonal ? 1 : problem->factor_count;
+    for (int f = 0; f < factors; f++) {
+        pivots(problem, f, weights);
+        for (int s = 0; s < (problem->diagonal ? 1 : plan->start_count); s++) {
+            double values[GANQ__LEVELS];
+            ganq__start_table(problem->diagonal ? &best : &plan->starts[s], problem->levels, count,
+                              row_values, weights, scratch, values);
             ganq__trial *trial = &t->trials[i * t->paths + s * factors + f];
             trial->open = 1;
             trial->row = row;
@@ -225,25 +235,16 @@ static void search_tile(tile *t) {
 
 /* ---- outliers ---- */
 
-/* L_kk: what a column's residual costs where the columns before it make up for it as far as they
- * can. */
-static double pivot(const ganq__problem *problem, int64_t k) {
-    return problem->diagonal
-               ? sqrt((double)problem->diagonals[k])
-               : 1 / (double)problem->factors[problem->exact_factor].inverse[k];
-}
-
-/* A fresh start for a trial: extremes free, those with the largest |x - median| L_kk^power, and the
- * table from the other columns. */
+/* A fresh start for a trial: extremes free, those with the largest |x - median| L_kk^(2 power), and
+ * the table from the other columns. */
 static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, double power) {
     const ganq__problem *problem = t->problem;
     float *row_values = t->values + lane * problem->K;
     double *weights = t->weights + lane * problem->K, *scratch = t->scratch + 4 * lane * problem->K;
-    const ganq__start start = {GANQ__START_KMEANS, problem->diagonal ? 1 : 0.25};
+    const ganq__start start = {GANQ__START_KMEANS, 1};
     double values[GANQ__LEVELS];
     ganq__row_values(problem, trial->row, &t->frames[i], problem->columns, row_values);
-    for (int64_t k = 0; k < problem->live; k++)
-        weights[k] = pivot(problem, k);
+    pivots(problem, problem->exact_factor, weights);
     memset(trial->codes, 0, (size_t)problem->live);
     ganq__mark_extremes(problem->live, row_values, weights, power, trial->outliers, GANQ__FREE,
                         scratch, trial->codes);
@@ -251,7 +252,7 @@ static void start_without(tile *t, int64_t i, int lane, ganq__trial *trial, doub
     for (int64_t k = 0; k < problem->live; k++)
         if (ganq__has_code(trial->codes[k])) {
             row_values[left] = row_values[k];
-            weights[left++] = problem->diagonals[k];
+            weights[left++] = weights[k];
         }
     ganq__start_table(&start, problem->levels, left, row_values, weights, scratch, values);
     ganq__table_set(&trial->table, problem->levels, values, NULL);
@@ -295,7 +296,7 @@ static void start_outliers(void *user, int64_t i, int lane) {
         if (p > 0) {
             trials[p].start = (int)p;
             trials[p].error = INFINITY;
-            start_without(t, i, lane, &trials[p], 0.5 * (double)(p - 1));
+            start_without(t, i, lane, &trials[p], 0.25 * (double)(p - 1));
         }
         if (problem->diagonal)
             settle_diagonal(t, i, lane, &trials[p]);
