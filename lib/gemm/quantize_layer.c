@@ -14,7 +14,7 @@ ganq_status ganq__layer_quantize(ganq_context *ctx, int64_t N, int64_t K, const 
         GANQ_FAIL(GANQ_ERR_INVALID_ARG,
                   "the Hessian is %lld x %lld, expected %lld x %lld, the weight's columns",
                   (long long)hessian->K, (long long)hessian->K, (long long)K, (long long)K);
-    GANQ_TRY(ganq__solve(ctx, N, K, w, hessian ? hessian->values : NULL,
+    GANQ_TRY(ganq__solve(ctx, N, K, w, hessian ? hessian->values : NULL, hessian ? hessian->tokens : 0,
                          options ? options : &defaults, &s));
     GANQ_TRY_GOTO(free_solution,
                   ganq__layer_create(s.bits, N, K, s.codes, s.lut, s.lut_dtype, s.outlier_rowptr,

@@ -175,6 +175,107 @@ static ganq_status cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *def
     return GANQ_OK;
 }
 
+/* ---- the order of columns ---- */
+
+/* A block column of the factor of H, in the order found so far; rows from `begin` on are still to be placed. */
+typedef struct ordering {
+    const ganq__panels *h;
+    int32_t *order; /* [n] */
+    float *left;    /* [n] of each diagonal entry, after the columns before */
+    float *l;       /* [n, n] */
+    double offset;
+    int64_t n, begin, width;
+} ordering;
+
+static void swap_rows(ordering *o, int64_t i, int64_t j) {
+    const int32_t column = o->order[i];
+    const float left = o->left[i];
+    o->order[i] = o->order[j];
+    o->order[j] = column;
+    o->left[i] = o->left[j];
+    o->left[j] = left;
+    for (int64_t k = 0; k < o->begin; k++) {
+        const float x = o->l[i * o->n + k];
+        o->l[i * o->n + k] = o->l[j * o->n + k];
+        o->l[j * o->n + k] = x;
+    }
+}
+
+/* The `width` columns with the least left go next. */
+static void place_least(ordering *o) {
+    for (int64_t c = o->begin; c < o->begin + o->width; c++) {
+        int64_t least = c;
+        for (int64_t i = c + 1; i < o->n; i++)
+            if (o->left[i] < o->left[least])
+                least = i;
+        if (least != c)
+            swap_rows(o, c, least);
+    }
+}
+
+static void fill_block(void *user, int64_t item, int worker) {
+    const ordering *o = user;
+    (void)worker;
+    for (int64_t i = o->begin + ROWS * item; i < o->begin + ROWS * (item + 1) && i < o->n; i++)
+        for (int64_t c = o->begin; c < o->begin + o->width; c++) {
+            const int64_t k = o->order[c];
+            o->l[i * o->n + c] = o->h->data[ganq__panel_origin(o->h, k / GANQ__PANEL) +
+                                            GANQ__PANEL * o->order[i] + k % GANQ__PANEL] +
+                                 (float)(i == c ? o->offset : 0);
+        }
+}
+
+static void subtract_squares(void *user, int64_t item, int worker) {
+    const ordering *o = user;
+    (void)worker;
+    const int64_t first = o->begin + o->width + ROWS * item;
+    for (int64_t i = first; i < first + ROWS && i < o->n; i++)
+        for (int64_t c = o->begin; c < o->begin + o->width; c++)
+            o->left[i] -= o->l[i * o->n + c] * o->l[i * o->n + c];
+}
+
+/* Places block after block, as long as float32 can factor it. */
+static ganq_status place_columns(ganq_context *ctx, ordering *o) {
+    const int64_t n = o->n, most = n / 64 / STRIP * STRIP;
+    const int64_t block = most < STRIP ? STRIP : most > BLOCK ? BLOCK : most;
+    float upper[BLOCK * BLOCK];
+    for (; o->begin < n; o->begin += o->width) {
+        GANQ_TRY(ganq__progress_tick(ctx, 0));
+        const int64_t begin = o->begin, tiles = (n - begin + ROWS - 1) / ROWS;
+        float *const corner = o->l + begin * n + begin;
+        o->width = n - begin < block ? n - begin : block;
+        place_least(o);
+        ganq__parallel_for(ctx->pool, tiles, fill_block, o);
+        if (begin > 0)
+            GANQ_TRY(ctx->host_dense->gemm(ctx, n - begin, o->width, begin, -1, o->l + begin * n, n,
+                                           o->l + begin * n, n, 1, 1, corner, n));
+        if (factor_block_f32(corner, n, o->width, upper) != 0)
+            return GANQ_OK;
+        block_column_f32 b = {o->l, upper, n, begin, o->width};
+        ganq__parallel_for(ctx->pool, tiles, solve_rows_f32, &b);
+        ganq__parallel_for(ctx->pool, tiles, subtract_squares, o);
+    }
+    return GANQ_OK;
+}
+
+ganq_status ganq__order_by_pivots(ganq_context *ctx, const ganq__panels *h, double offset,
+                                  int32_t *order) {
+    ordering o = {.h = h, .order = order, .offset = offset, .n = h->K};
+    ganq_status status = GANQ_OK;
+    GANQ_ALLOC_GOTO(done, o.left, (size_t)o.n);
+    GANQ_ALLOC_GOTO(done, o.l, (size_t)(o.n * o.n));
+    for (int64_t k = 0; k < o.n; k++) {
+        order[k] = (int32_t)k;
+        o.left[k] = h->data[ganq__panel_origin(h, k / GANQ__PANEL) + GANQ__PANEL * k + k % GANQ__PANEL] +
+                    (float)offset;
+    }
+    status = place_columns(ctx, &o);
+done:
+    ganq__free(o.left);
+    ganq__free(o.l);
+    return status;
+}
+
 ganq_status ganq__definite_f32(ganq_context *ctx, int64_t n, const float *a, int *definite) {
     if (ctx->solver_device && ctx->solver_device->definite_f32 && n >= DEVICE_LEAST) {
         const ganq_status status = ctx->solver_device->definite_f32(ctx, n, a, definite);

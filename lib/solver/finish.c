@@ -240,6 +240,27 @@ static void compare_with_rtn(finished_tile *t, int64_t rows) {
     }
 }
 
+/* What of e (H + shrinkage diag(H)) e^T is not H's, for the e of row i in batch->exact. */
+static double shrunk_part(const finished_tile *t, int64_t i) {
+    const ganq__problem *problem = t->result->problem;
+    const double *e = t->batch->exact + i * t->batch->ld;
+    double sum = 0;
+    for (int64_t k = 0; k < problem->live; k++)
+        sum += (double)problem->diagonals[k] * e[k] * e[k];
+    return sum * problem->shrinkage / (1 + problem->shrinkage);
+}
+
+/* Errors are reported for H as it was given. */
+static void subtract_shrinkage(void *user, int64_t i, int worker) {
+    const finished_tile *t = user;
+    ganq__result *result = t->result;
+    double *error = &result->errors[t->first + i], *norm = &result->norms[t->first + i];
+    load_residuals(user, i, worker);
+    *error = ganq__nonnegative(*error - shrunk_part(t, i));
+    load_weights(user, i, worker);
+    *norm = ganq__nonnegative(*norm - shrunk_part(t, i));
+}
+
 /* Tables to their stored type, codes settled for them, the row measured; round-to-nearest where
  * that is better. */
 static void finish_tile(void *user, int64_t item, int worker) {
@@ -266,6 +287,8 @@ static void finish_tile(void *user, int64_t item, int worker) {
     for_rows(&tile, rows, load_weights);
     ganq__measure(problem, batch, rows);
     memcpy(result->norms + first, batch->energy, (size_t)rows * sizeof(double));
+    if (problem->shrinkage > 0)
+        for_rows(&tile, rows, subtract_shrinkage);
     ganq__charge(&batch->costs, GANQ_COST_FINISH, started, 0);
     atomic_fetch_add(&problem->tiles_done, 1);
 }

@@ -8,8 +8,9 @@
  * Units. H is divided by a power of two near its mean diagonal, rows are shifted and scaled
  * (ganq__frame), so that float32 neither overflows nor underflows; errors are scaled back where
  * they leave the solver. Columns with H_kk = 0 are dead: they have no effect and take no part;
- * "live" columns are numbered 0 .. live-1 in the order of their H_kk, smallest first, so that the
- * S-step, which begins at the last column, meets the largest first. */
+ * "live" columns are numbered 0 .. live-1 in the order that ganq__order_by_pivots gives them (by
+ * H_kk for the paper's recipe, which takes them as they are in W), and the S-step begins at the
+ * last. */
 #ifndef GANQ_SOLVER_INTERNAL_H
 #define GANQ_SOLVER_INTERNAL_H
 
@@ -62,6 +63,7 @@ typedef struct ganq__plan {
     int offspring;   /* changed copies of it per generation                                 */
     double outlier_ratio;
     int outlier_starts; /* fresh starts of a row with its extremes left out; 0: no outliers   */
+    int shrinks; /* H of few tokens towards its diagonal                                    */
     int literal; /* as the paper: median and IQR, unused entries become 0               */
 } ganq__plan;
 
@@ -90,6 +92,7 @@ typedef struct ganq__problem {
     int32_t *columns; /* [live] column of W of each live column                        */
     int32_t *dead;    /* [K - live] the others                                         */
     double scale;     /* H = scale * hessian; a power of two                           */
+    double shrinkage; /* what is minimized is H + shrinkage * diag(H), hessian and diagonals are that */
     int diagonal;     /* H has no entry off its diagonal (NULL is the identity)        */
     ganq__panels hessian;
     float *diagonals, *inverses; /* H_kk and 1 / H_kk of the scaled H, [ld]               */
@@ -110,7 +113,8 @@ typedef struct ganq__problem {
 
 /* h NULL: the identity. */
 ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
-                               const float *w, const float *h, int bits, const ganq__plan *plan);
+                               const float *w, const float *h, int64_t tokens, int bits,
+                               const ganq__plan *plan);
 void ganq__problem_close(ganq__problem *problem);
 /* Between two steps of a tile, from any worker (the calling thread is worker 0, and ticks).
  * Non-zero: stop. */
@@ -141,6 +145,14 @@ double ganq__table_step(int levels, const float *gram, const double *offset, con
                         const double *slope, double *step);
 
 /* ---- factor.c: Cholesky ---- */
+
+/* order [h->K]: each time the column, or some of them at once, that is left with the least of its
+ * H_kk + offset when those before it have explained what they can. The last columns, at which the
+ * S-step begins, then have as much of their own as any order gives them, and L_kk differ least: the
+ * sum of L_kk^2, by which the error grows with the distances of the table's entries, is small. (So
+ * are columns sorted for lattice decoding, as which arXiv 2507.18553 describes the S-step.) */
+ganq_status ganq__order_by_pivots(ganq_context *ctx, const ganq__panels *h, double offset,
+                                  int32_t *order);
 
 /* Whether a [n,n] can be factored in float32, which decides on the paper's offset. */
 ganq_status ganq__definite_f32(ganq_context *ctx, int64_t n, const float *a, int *definite);

@@ -106,6 +106,7 @@ void ganq__solver_plan(ganq__plan *plan, const ganq_quantize_options *options, i
     else if (options->recipe != GANQ_RECIPE_RTN)
         plan_ours(plan, K);
     plan->outlier_ratio = options->outlier_ratio;
+    plan->shrinks = plan->rounds > 0 && options->damping == 0;
     if (options->outlier_ratio > 0 && plan->rounds > 0)
         plan->outlier_starts = options->recipe == GANQ_RECIPE_FAST || K > 2048 ? 2 : 3;
     if (options->iterations > 0 && plan->alternations > 0) {

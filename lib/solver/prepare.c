@@ -101,21 +101,18 @@ static int is_diagonal(const ganq__problem *problem, const float *h) {
     return 1;
 }
 
-static ganq_status build_diagonal(ganq__problem *problem, const float *h) {
-    problem->diagonals = ganq__calloc((size_t)problem->ld, sizeof(float));
-    problem->inverses = ganq__calloc((size_t)problem->ld, sizeof(float));
-    if (!problem->diagonals || !problem->inverses)
-        return GANQ_ERR_NO_MEMORY;
+static void fill_diagonal(ganq__problem *problem, const float *h) {
     for (int64_t k = 0; k < problem->live; k++) {
         const double value =
-            entry(h, problem->K, 1 / problem->scale, problem->columns[k], problem->columns[k]);
+            entry(h, problem->K, (1 + problem->shrinkage) / problem->scale, problem->columns[k],
+                  problem->columns[k]);
         problem->diagonals[k] = (float)value;
         problem->inverses[k] = (float)(1 / value);
     }
-    return GANQ_OK;
 }
 
 enum { FILL_ROWS = 64 };
+#define ORDER_DAMPING 0.01 /* as that of most paths: the order hardly depends on it */
 
 typedef struct hessian_source {
     const ganq__problem *problem;
@@ -155,6 +152,17 @@ static void average_panel(void *user, int64_t p, int worker) {
     }
 }
 
+static void fill_hessian(ganq__problem *problem, const float *h) {
+    hessian_source source = {.problem = problem, .h = h};
+    ganq__parallel_for(problem->ctx->pool, (problem->live + FILL_ROWS - 1) / FILL_ROWS, fill_rows,
+                       &source);
+    ganq__parallel_for(problem->ctx->pool, (problem->live + GANQ__PANEL - 1) / GANQ__PANEL,
+                       average_panel, &source);
+    for (int64_t k = 0; k < problem->live; k++)
+        problem->hessian.data[ganq__panel_origin(&problem->hessian, k / GANQ__PANEL) +
+                              GANQ__PANEL * k + k % GANQ__PANEL] = problem->diagonals[k];
+}
+
 static ganq_status build_hessian(ganq__problem *problem, const float *h) {
     const int64_t size = ganq__panels_size(problem->live, 0);
     problem->hessian = (ganq__panels){.K = problem->live, .ld = problem->ld};
@@ -162,12 +170,32 @@ static ganq_status build_hessian(ganq__problem *problem, const float *h) {
     if (!problem->hessian.data)
         return GANQ_ERR_NO_MEMORY;
     memset(problem->hessian.data, 0, (size_t)size * sizeof(float));
-    hessian_source source = {.problem = problem, .h = h};
-    ganq__parallel_for(problem->ctx->pool, (problem->live + FILL_ROWS - 1) / FILL_ROWS, fill_rows,
-                       &source);
-    ganq__parallel_for(problem->ctx->pool, (problem->live + GANQ__PANEL - 1) / GANQ__PANEL,
-                       average_panel, &source);
+    fill_hessian(problem, h);
     return GANQ_OK;
+}
+
+/* Live columns by what is left of them (ganq__order_by_pivots). */
+static ganq_status order_by_pivots(ganq__problem *problem, const float *h) {
+    const int64_t live = problem->live;
+    int32_t *order = ganq__malloc((size_t)live, sizeof *order);
+    int32_t *columns = ganq__malloc((size_t)live, sizeof *columns);
+    double mean = 0;
+    ganq_status status = order && columns ? GANQ_OK : GANQ_ERR_NO_MEMORY;
+    for (int64_t k = 0; k < live; k++)
+        mean += problem->diagonals[k];
+    mean /= (double)live;
+    if (status == GANQ_OK)
+        status = ganq__order_by_pivots(problem->ctx, &problem->hessian, ORDER_DAMPING * mean, order);
+    if (status == GANQ_OK) {
+        for (int64_t k = 0; k < live; k++)
+            columns[k] = problem->columns[order[k]];
+        memcpy(problem->columns, columns, (size_t)live * sizeof *columns);
+        fill_diagonal(problem, h);
+        fill_hessian(problem, h);
+    }
+    ganq__free(order);
+    ganq__free(columns);
+    return status;
 }
 
 /* The columns of a factor: by H_kk, or as they are in W. */
@@ -331,7 +359,8 @@ static void free_factor(ganq__factor *factor) {
 }
 
 ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_t N, int64_t K,
-                               const float *w, const float *h, int bits, const ganq__plan *plan) {
+                               const float *w, const float *h, int64_t tokens, int bits,
+                               const ganq__plan *plan) {
     memset(problem, 0, sizeof *problem);
     problem->ctx = ctx;
     problem->ops = ctx->solver;
@@ -349,12 +378,20 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
     GANQ_TRY(rank_columns(problem, h));
     if (problem->live == 0)
         return GANQ_OK;
-    GANQ_TRY(build_diagonal(problem, h));
+    if (plan->shrinks && tokens > 0)
+        problem->shrinkage = tokens > problem->live ? (double)problem->live / (double)tokens : 1;
+    problem->diagonals = ganq__calloc((size_t)problem->ld, sizeof(float));
+    problem->inverses = ganq__calloc((size_t)problem->ld, sizeof(float));
+    if (!problem->diagonals || !problem->inverses)
+        return GANQ_ERR_NO_MEMORY;
+    fill_diagonal(problem, h);
     problem->diagonal = is_diagonal(problem, h);
     problem->exact_factor = -1;
     if (problem->diagonal && !plan->literal)
         return GANQ_OK;
     GANQ_TRY(build_hessian(problem, h));
+    if (!plan->literal)
+        GANQ_TRY(order_by_pivots(problem, h));
     for (int i = 0; i < plan->factor_count; i++) {
         const int number = problem->factor_count++;
         ganq__factor *factor = &problem->factors[number];

@@ -208,6 +208,8 @@ static ganq_status write_steps(const ganq__result *result, ganq__solution *out) 
     return GANQ_OK;
 }
 
+#define MUCH_SHRINKAGE 0.25 /* fewer than 4 tokens per input */
+
 /* What the caller should know about how the layer came out. */
 static void write_note(const ganq__problem *problem, const ganq__plan *plan, ganq__solution *out) {
     char *note = out->note;
@@ -224,6 +226,9 @@ static void write_note(const ganq__problem *problem, const ganq__plan *plan, gan
         used += (size_t)snprintf(note + used, size - used, "%sdamping raised from %g to %g",
                                  used ? "; " : "", plan->factors[0].damping,
                                  problem->factors[0].damping);
+    if (problem->shrinkage >= MUCH_SHRINKAGE)
+        used += (size_t)snprintf(note + used, size - used, "%sfew tokens: H shrunk to its diagonal by %g",
+                                 used ? "; " : "", problem->shrinkage);
     if (problem->live < problem->K)
         snprintf(note + used, size - used, "%s%lld dead inputs", used ? "; " : "",
                  (long long)(problem->K - problem->live));
@@ -240,7 +245,8 @@ void ganq__solution_free(ganq__solution *solution) {
 }
 
 ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w, const float *h,
-                        const ganq_quantize_options *options, ganq__solution *out) {
+                        int64_t tokens, const ganq_quantize_options *options,
+                        ganq__solution *out) {
     const double started = ganq__now();
     ganq_quantize_options o;
     GANQ_TRY(ganq__solver_options(&o, options));
@@ -256,11 +262,11 @@ ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w,
     ganq_status status;
     GANQ_TRY_GOTO(close, read_row_weights(o.row_weights, N, &row_weights));
     result.row_weights = row_weights;
-    GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, h, o.bits, &plan));
+    GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, h, tokens, o.bits, &plan));
     const int no_effect = problem.live == 0;
     if (no_effect) { /* nothing in H: the weights alone decide */
         ganq__problem_close(&problem);
-        GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, NULL, o.bits, &plan));
+        GANQ_TRY_GOTO(close, ganq__problem_open(&problem, ctx, N, K, w, NULL, 0, o.bits, &plan));
     }
     GANQ_TRY_GOTO(close, ganq__device_open(&problem));
     result.prepare_seconds = ganq__now() - started;

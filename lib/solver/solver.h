@@ -33,10 +33,11 @@ void ganq__solution_free(ganq__solution *solution);
 ganq_status ganq__solver_options(ganq_quantize_options *ours, const ganq_quantize_options *theirs);
 
 /* w [N,K] f32 contiguous, finite (NUMERIC with row and column otherwise); h [K,K] f32 or NULL
- * (identity), not modified. options checked and with defaults applied here. Ticks progress, can be
- * canceled. */
+ * (identity), not modified; tokens: that it was summed over, 0: not known. options checked and with
+ * defaults applied here. Ticks progress, can be canceled. */
 ganq_status ganq__solve(ganq_context *ctx, int64_t N, int64_t K, const float *w, const float *h,
-                        const ganq_quantize_options *options, ganq__solution *out);
+                        int64_t tokens, const ganq_quantize_options *options,
+                        ganq__solution *out);
 
 /* error = sum over rows of (w-w~) H (w-w~)^T and norm = sum w H w^T in float64; h NULL: identity.
  */

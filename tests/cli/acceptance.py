@@ -26,9 +26,9 @@ def main():
         if not good:
             failures.append(what)
 
-    def perplexity(path):
-        return ganq.json("perplexity", path, "--text", text, "--protocol", "document", "--ctx", 512, "--max-tokens", 8000,
-                         "--numerics", "exact", "--json")["perplexity"]
+    def perplexity(path, tokens=8000, skip=0):
+        return ganq.json("perplexity", path, "--text", text, "--protocol", "document", "--ctx", 512, "--max-tokens", tokens,
+                         "--skip", skip, "--numerics", "exact", "--json")["perplexity"]
 
     root = tempfile.mkdtemp(prefix="ganq-acceptance-")
     try:
@@ -38,14 +38,15 @@ def main():
         check("greedy story", story[:60],
               story.startswith("Once upon a time, there was a little girl named Lily."))
         for bits, most in MOST.items():
-            found = {}
+            found, longer = {}, {}  # of 40,000 tokens: on 8,000 the 4-bit models differ by less than chance
             for propagate in ("off", "on"):
                 out = os.path.join(root, "%d-%s" % (bits, propagate))
                 ganq.run("quantize", model, out, "--bits", bits, "--calib", text, "--sampling", "documents", "--skip",
                          500, "--nsamples", 128, "--seqlen", 512, "--propagate", propagate)
                 found[propagate] = perplexity(out)
+                longer[propagate] = perplexity(out, 40000, 100)
             check("%d bits without propagation, at most %.2f" % (bits, most), found["off"], found["off"] <= most)
-            check("%d bits with propagation, not worse" % bits, found["on"], found["on"] <= found["off"])
+            check("%d bits with propagation, not worse" % bits, longer["on"], longer["on"] <= longer["off"])
     finally:
         shutil.rmtree(root)
     return 1 if failures else 0

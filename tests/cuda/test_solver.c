@@ -69,7 +69,7 @@ static ganq__solution solve_on(int32_t device, const layer *l, int bits, int32_t
     options.outlier_ratio = outliers;
     ganq_context *ctx = open_context(device);
     ganq__solution solution;
-    ck_ganq_ok(ganq__solve(ctx, l->N, l->K, l->w, l->h, &options, &solution));
+    ck_ganq_ok(ganq__solve(ctx, l->N, l->K, l->w, l->h, 0, &options, &solution));
     ganq_context_free(ctx);
     return solution;
 }
@@ -108,7 +108,7 @@ START_TEST(test_paper_iterates) {
             options.iterations = 4 + i;
             options.outlier_ratio = i % 4 == 3 ? 0.02f : 0;
             ganq_context *ctx = open_context(device ? GANQ_DEVICE_CUDA : GANQ_DEVICE_CPU);
-            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &options, &solutions[device]));
+            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &options, &solutions[device]));
             ganq_context_free(ctx);
         }
         const ganq__solution *cpu = &solutions[0], *gpu = &solutions[1];

@@ -33,7 +33,7 @@ static void add_layer(totals *t, const layer *l, int bits, int recipe) {
         const double started = ganq__now();
         ganq__solution s = {0};
         const ganq_quantize_options options = make_options(bits, recipe);
-        ck_ganq_ok(ganq__solve(device ? gpu : cpu, l->N, l->K, l->w, l->h, &options, &s));
+        ck_ganq_ok(ganq__solve(device ? gpu : cpu, l->N, l->K, l->w, l->h, 0, &options, &s));
         t->seconds[device] += ganq__now() - started;
         t->error[device] += error[device] = s.error;
         if (device)

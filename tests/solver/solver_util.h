@@ -124,7 +124,7 @@ static inline ganq__solution solve(ganq_context *ctx, const layer *l, const floa
                                    int recipe) {
     ganq_quantize_options o = make_options(bits, recipe);
     ganq__solution s = {0};
-    ck_ganq_ok(ganq__solve(ctx, l->N, l->K, l->w, h, &o, &s));
+    ck_ganq_ok(ganq__solve(ctx, l->N, l->K, l->w, h, 0, &o, &s));
     check_solution(ctx, l, h, &s);
     return s;
 }

@@ -128,7 +128,7 @@ START_TEST(test_edge) {
                 ganq__solution_free(&s);
                 ganq_quantize_options o = make_options(bits, all_recipes[r]);
                 o.outlier_ratio = 0.05f;
-                ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, with_h ? l.h : NULL, &o, &s));
+                ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, with_h ? l.h : NULL, 0, &o, &s));
                 check_solution(ctx, &l, with_h ? l.h : NULL, &s);
                 if (r >= 2)
                     ck_assert_msg(s.error <= rtn * (1 + 1e-12),
@@ -217,7 +217,7 @@ START_TEST(test_outlier_types) {
             o.outlier_ratio = 0.05f;
             const int is_fitted = o.recipe != GANQ_RECIPE_PAPER && o.recipe != GANQ_RECIPE_RTN;
             ganq__solution s = {0};
-            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+            ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s));
             check_solution(ctx, &l, l.h, &s);
             float *w = dequantize(&s);
             for (int64_t n = 0; n < l.N; n++) {
@@ -262,7 +262,7 @@ START_TEST(test_ends_of_float) {
             l.h[j] = (float)(l.h[j] * 1e-41);
         ganq__solution s = {0};
         const ganq_quantize_options o = make_options(4, GANQ_RECIPE_FAST);
-        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s));
         if (i)
             ck_assert_double_le(s.error / s.norm, 2 * E + 1e-4);
         E = s.error / s.norm;
@@ -275,7 +275,7 @@ START_TEST(test_ends_of_float) {
             l.w[i] = l.w[i] > 0.5f ? 3.4e38f : l.w[i] < -0.5f ? -3.4e38f : l.w[i] > 0 ? 1 : 0;
         ganq__solution s = {0};
         const ganq_quantize_options o = make_options(2, GANQ_RECIPE_DEFAULT);
-        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s));
         for (int64_t i = 0; i < 4 * l.N; i++)
             ck_assert(isfinite(s.lut[i]));
         ganq__solution_free(&s);
@@ -288,7 +288,7 @@ START_TEST(test_ends_of_float) {
         ganq_quantize_options o = make_options(2, all_recipes[r]);
         o.outlier_ratio = 0.02f;
         ganq__solution s = {0};
-        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+        ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s));
         for (int32_t i = 0; i < s.outlier_rowptr[l.N]; i++)
             ck_assert(isfinite(s.outlier_vals[i]));
         ganq__solution_free(&s);
@@ -340,20 +340,20 @@ START_TEST(test_bad_numbers) {
     ganq_quantize_options o = make_options(4, 0);
     ganq__solution s = {0};
     l.w[3 * 12 + 7] = NAN;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC,
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s), GANQ_ERR_NUMERIC,
                   "row 3, column 7");
     l.w[3 * 12 + 7] = -INFINITY;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, NULL, &o, &s), GANQ_ERR_NUMERIC,
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, NULL, 0, &o, &s), GANQ_ERR_NUMERIC,
                   "row 3, column 7");
     l.w[3 * 12 + 7] = 0;
     l.h[2 * 12 + 5] = NAN;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC,
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s), GANQ_ERR_NUMERIC,
                   "row 2, column 5");
     l.h[2 * 12 + 5] = 0;
     l.h[4 * 12 + 4] = -1;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
     l.h[4 * 12 + 4] = 0;
-    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
+    ck_ganq_fails(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s), GANQ_ERR_NUMERIC, "diagonal at 4");
     ck_assert_ptr_null(s.codes);
     free_layer(&l);
     close_context(ctx);
@@ -370,7 +370,7 @@ START_TEST(test_indefinite) {
             l.h[i * 20 + k] = i == k ? 1 : -0.5f;
     ganq_quantize_options o = make_options(4, 0);
     ganq__solution s = {0};
-    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, &o, &s));
+    ck_ganq_ok(ganq__solve(ctx, l.N, l.K, l.w, l.h, 0, &o, &s));
     ck_assert_double_ge(s.damping, 1);
     ck_assert_ptr_nonnull(strstr(s.note, "damping raised"));
     ganq__solution_free(&s);
