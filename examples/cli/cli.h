@@ -190,6 +190,7 @@ double cli_median(double *values, size_t count);
 #define CLI_RECIPES "default|rtn|paper|fast|best"
 #define CLI_LUT_DTYPES "f16|f32"
 #define CLI_DAMPING_HELP                                                                           \
-    "added to diag(H), as a part of its mean; 0: none; default: the recipe's; not for rtn and paper"
+    "added to diag(H), as a part of its mean; 0: none; default: the recipe's, and more for few "     \
+    "tokens; not for rtn and paper"
 
 #endif

@@ -22,7 +22,8 @@ GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_add(ganq_context *ctx, ganq_hes
 /* into += from, tokens too. NUMERIC if an element would leave the range of f32, as above; then `into` is
  * unchanged. */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_merge(ganq_hessian *into, const ganq_hessian *from);
-/* A caller's own H [K,K] (f32 or f64), e.g. weighted by gradients. NUMERIC if it has a NaN or infinity or
+/* A caller's own H [K,K] (f32 or f64), e.g. weighted by gradients. tokens: that it was summed over, which
+ * says how far it is to be trusted (ganq_quantize_options.damping); 0: not known, as it is. NUMERIC if it has a NaN or infinity or
  * a negative diagonal element, INVALID_ARG if it is not symmetric (relative to sqrt(H_ii H_jj), 1e-3). */
 GANQ_NODISCARD GANQ_API ganq_status ganq_hessian_import(ganq_context *ctx, const ganq_matrix *H,
                                                         int64_t tokens, ganq_hessian **out);

@@ -26,7 +26,8 @@ typedef struct ganq_quantize_options {
     int32_t bits;          /* 2, 3 or 4; default 4                                                     */
     int32_t recipe;        /* ganq_recipe                                                              */
     int32_t iterations;    /* code/table alternations K; default: the recipe's (PAPER: 10)             */
-    float damping;         /* added to diag(H) as a fraction of its mean; default: the recipe's;
+    float damping;         /* added to diag(H) as a fraction of its mean; default: the recipe's, and where
+                              H is of T tokens min(1, K/T) of each H_kk on top, in what is minimized;
                               negative: none. Nothing to RTN, which factors no H, nor to PAPER, which has
                               its own diagonal offset                                                  */
     float outlier_ratio;   /* part of the weights kept beside the codes (GANQ*), 0..0.1; default 0. PAPER
@@ -71,7 +72,8 @@ typedef enum ganq_step_kind {
 typedef struct ganq_step {
     int32_t kind;      /* ganq_step_kind                    */
     int32_t iteration; /* 0, 1, ... within the recipe       */
-    double error;      /* sum over rows of (w-w~) H (w-w~)^T, float64 */
+    double error;      /* sum over rows of (w-w~) H (w-w~)^T, float64; but for ROUND, of the H that is
+                          minimized (ganq_quantize_options.damping) */
 } ganq_step;
 
 /* Where the solver's time went: `ganq bench quantize` sets it against what the machine can do. */

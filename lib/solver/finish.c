@@ -246,8 +246,8 @@ static double shrunk_part(const finished_tile *t, int64_t i) {
     const double *e = t->batch->exact + i * t->batch->ld;
     double sum = 0;
     for (int64_t k = 0; k < problem->live; k++)
-        sum += (double)problem->diagonals[k] * e[k] * e[k];
-    return sum * problem->shrinkage / (1 + problem->shrinkage);
+        sum += problem->raised[k] * e[k] * e[k];
+    return sum;
 }
 
 /* Errors are reported for H as it was given. */

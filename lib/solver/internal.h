@@ -96,6 +96,7 @@ typedef struct ganq__problem {
     int diagonal;     /* H has no entry off its diagonal (NULL is the identity)        */
     ganq__panels hessian;
     float *diagonals, *inverses; /* H_kk and 1 / H_kk of the scaled H, [ld]               */
+    double *raised;              /* what of H_kk is shrinkage, [ld]                       */
     int factor_count;
     ganq__factor factors[GANQ__FACTORS_MAX];
     int exact_factor; /* the ordered factor with the least offset: its gram, less the offset, is the

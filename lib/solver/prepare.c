@@ -103,11 +103,12 @@ static int is_diagonal(const ganq__problem *problem, const float *h) {
 
 static void fill_diagonal(ganq__problem *problem, const float *h) {
     for (int64_t k = 0; k < problem->live; k++) {
-        const double value =
-            entry(h, problem->K, (1 + problem->shrinkage) / problem->scale, problem->columns[k],
-                  problem->columns[k]);
+        const double given =
+            entry(h, problem->K, 1 / problem->scale, problem->columns[k], problem->columns[k]);
+        const double value = given * (1 + problem->shrinkage);
         problem->diagonals[k] = (float)value;
         problem->inverses[k] = (float)(1 / value);
+        problem->raised[k] = (double)problem->diagonals[k] - (double)(float)given;
     }
 }
 
@@ -382,7 +383,8 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
         problem->shrinkage = tokens > problem->live ? (double)problem->live / (double)tokens : 1;
     problem->diagonals = ganq__calloc((size_t)problem->ld, sizeof(float));
     problem->inverses = ganq__calloc((size_t)problem->ld, sizeof(float));
-    if (!problem->diagonals || !problem->inverses)
+    problem->raised = ganq__calloc((size_t)problem->ld, sizeof(double));
+    if (!problem->diagonals || !problem->inverses || !problem->raised)
         return GANQ_ERR_NO_MEMORY;
     fill_diagonal(problem, h);
     problem->diagonal = is_diagonal(problem, h);
@@ -423,4 +425,5 @@ void ganq__problem_close(ganq__problem *problem) {
     ganq__free(problem->hessian.data);
     ganq__free(problem->diagonals);
     ganq__free(problem->inverses);
+    ganq__free(problem->raised);
 }

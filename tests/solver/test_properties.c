@@ -240,6 +240,41 @@ START_TEST(test_outliers_are_fitted) {
 }
 END_TEST
 
+/* What is known of few tokens is less than their H says: shrunk, it serves other tokens better, and the error that is
+ * reported is still that of H. A damping that is asked for is all there is, and the paper's recipes are literal. */
+START_TEST(test_few_tokens) {
+    ganq_context *ctx = open_context(2);
+    layer few = make_layer(24, 100, 60, 5), many = make_layer(24, 100, 4000, 5);
+    for (size_t r = 0; r < 5; r++) {
+        double held_out[2][2], norm;
+        for (int is_damped = 0; is_damped < 2; is_damped++)
+            for (int known = 0; known < 2; known++) {
+                ganq_quantize_options o = make_options(3, all_recipes[r]);
+                o.damping = is_damped ? 0.02f : 0;
+                ganq__solution s = {0};
+                ck_ganq_ok(ganq__solve(ctx, few.N, few.K, few.w, few.h, known ? 60 : 0, &o, &s));
+                check_solution(ctx, &few, few.h, &s);
+                float *w = dequantize(&s);
+                ck_ganq_ok(ganq__objective(ctx, many.N, many.K, few.w, w, many.h, &held_out[is_damped][known], &norm));
+                ck_assert_int_eq(strstr(s.note, "few tokens") != NULL,
+                                 known && !is_damped && o.recipe != GANQ_RECIPE_PAPER && o.recipe != GANQ_RECIPE_RTN);
+                free(w);
+                ganq__solution_free(&s);
+            }
+        printf("recipe %d: on other tokens %g as it is, %g shrunk\n", all_recipes[r], held_out[0][0] / norm,
+               held_out[0][1] / norm);
+        ck_assert_double_eq(held_out[1][0], held_out[1][1]);
+        if (all_recipes[r] == GANQ_RECIPE_PAPER || all_recipes[r] == GANQ_RECIPE_RTN)
+            ck_assert_double_eq(held_out[0][0], held_out[0][1]);
+        else
+            ck_assert_double_le(held_out[0][1], 0.8 * held_out[0][0]);
+    }
+    free_layer(&few);
+    free_layer(&many);
+    close_context(ctx);
+}
+END_TEST
+
 /* The options that change the work. */
 START_TEST(test_options) {
     ganq_context *ctx = open_context(1);
@@ -408,6 +443,7 @@ int main(void) {
     tcase_add_test(tests, test_recipes_rank);
     tcase_add_test(tests, test_outliers);
     tcase_add_loop_test(tests, test_outliers_are_fitted, 0, 2);
+    tcase_add_test(tests, test_few_tokens);
     tcase_add_test(tests, test_options);
     tcase_add_test(tests, test_costs);
     tcase_add_test(tests, test_progress_and_cancel);

@@ -171,7 +171,8 @@ class Layer(Handle):
         """Codes and tables for weight [N,K] that minimize (w-w~) H (w-w~)^T per row.
 
         hessian None means H = I; bias [N] is kept with the layer. Options: bits (2, 3, 4), recipe ("default", "rtn", "paper",
-        "fast", "best"), iterations, damping (fraction of the mean diagonal; negative: none), outlier_ratio (0..0.1),
+        "fast", "best"), iterations, damping (fraction of the mean diagonal; negative: none; default: the recipe's, and
+        more for an H of few tokens), outlier_ratio (0..0.1),
         lut_dtype ("f16", "f32"). row_weights [N] >= 0: how much each row counts in the report's error and norm (and in the
         choice of the paper's best iterate); other codes do not depend on it. NumericError names row and column of a NaN;
         InvalidArgument for another K.
