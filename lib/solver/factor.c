@@ -8,7 +8,7 @@
 #include "internal.h"
 #include "solver_device.h"
 
-enum { BLOCK = 64, ROWS = 64, STRIP = 8 };
+enum { BLOCK = 64, ROWS = 64, STRIP = 8, MOST_AT_ONCE = 256 };
 enum { DEVICE_LEAST = 512 }; /* columns from which a device is worth the way there */
 
 typedef struct block_column {
@@ -177,12 +177,13 @@ static ganq_status cholesky_f32(ganq_context *ctx, int64_t n, float *a, int *def
 
 /* ---- the order of columns ---- */
 
-/* A block column of the factor of H, in the order found so far; rows from `begin` on are still to be placed. */
+/* The factor of H, in the order found so far: columns before `begin` are placed, the next `width` are being placed. */
 typedef struct ordering {
     const ganq__panels *h;
     int32_t *order; /* [n] */
     float *left;    /* [n] of each diagonal entry, after the columns before */
     float *l;       /* [n, n] */
+    float *packed;  /* [n, width] */
     double offset;
     int64_t n, begin, width;
 } ordering;
@@ -213,16 +214,28 @@ static void place_least(ordering *o) {
     }
 }
 
-static void fill_block(void *user, int64_t item, int worker) {
+/* The columns being placed, as they are in H: first all their entries, which lie together by the symmetry of H, then
+ * in the order of the rows. */
+static void pack_columns(void *user, int64_t panel, int worker) {
+    const ordering *o = user;
+    const float *rows = o->h->data + ganq__panel_origin(o->h, panel);
+    const int64_t first = GANQ__PANEL * panel, most = o->n - first < GANQ__PANEL ? o->n - first : GANQ__PANEL;
+    (void)worker;
+    for (int64_t c = 0; c < o->width; c++) {
+        const float *row = rows + GANQ__PANEL * o->order[o->begin + c];
+        for (int64_t j = 0; j < most; j++)
+            o->packed[(first + j) * o->width + c] = row[j];
+    }
+}
+
+static void fill_columns(void *user, int64_t item, int worker) {
     const ordering *o = user;
     (void)worker;
-    for (int64_t i = o->begin + ROWS * item; i < o->begin + ROWS * (item + 1) && i < o->n; i++)
-        for (int64_t c = o->begin; c < o->begin + o->width; c++) {
-            const int64_t k = o->order[c];
-            o->l[i * o->n + c] = o->h->data[ganq__panel_origin(o->h, k / GANQ__PANEL) +
-                                            GANQ__PANEL * o->order[i] + k % GANQ__PANEL] +
-                                 (float)(i == c ? o->offset : 0);
-        }
+    for (int64_t i = o->begin + ROWS * item; i < o->begin + ROWS * (item + 1) && i < o->n; i++) {
+        memcpy(o->l + i * o->n + o->begin, o->packed + o->order[i] * o->width, (size_t)o->width * sizeof *o->l);
+        if (i < o->begin + o->width)
+            o->l[i * o->n + i] += (float)o->offset;
+    }
 }
 
 static void subtract_squares(void *user, int64_t item, int worker) {
@@ -234,26 +247,56 @@ static void subtract_squares(void *user, int64_t item, int worker) {
             o->left[i] -= o->l[i * o->n + c] * o->l[i * o->n + c];
 }
 
-/* Places block after block, as long as float32 can factor it. */
-static ganq_status place_columns(ganq_context *ctx, ordering *o) {
-    const int64_t n = o->n, most = n / 64 / STRIP * STRIP;
-    const int64_t block = most < STRIP ? STRIP : most > BLOCK ? BLOCK : most;
+/* How many columns are placed at once: the more, the fewer times all that came before is read again. */
+static int64_t columns_at_once(int64_t n) {
+    const int64_t few = n / 64 / STRIP * STRIP, many = n / 32 / BLOCK * BLOCK;
+    return many >= 2 * BLOCK ? (many < MOST_AT_ONCE ? many : MOST_AT_ONCE)
+           : few > BLOCK     ? BLOCK
+           : few > STRIP     ? few
+                             : STRIP;
+}
+
+/* c -= a b^T for the rows from the ordering's `begin` on: columns [to, to + width) less what [from, to) explain. */
+static ganq_status subtract_columns(ganq_context *ctx, const ordering *o, int64_t first, int64_t from,
+                                    int64_t to, int64_t width) {
+    float *const a = o->l + first * o->n + from;
+    return to > from ? ctx->host_dense->gemm(ctx, o->n - first, width, to - from, -1, a, o->n, a + (to - first) * o->n,
+                                             o->n, 1, 1, o->l + first * o->n + to, o->n)
+                     : GANQ_OK;
+}
+
+/* Factors the columns that were placed, block by block. *fails: float32 cannot. */
+static ganq_status factor_columns(ganq_context *ctx, const ordering *o, int *fails) {
+    const int64_t n = o->n, end = o->begin + o->width;
     float upper[BLOCK * BLOCK];
-    for (; o->begin < n; o->begin += o->width) {
-        GANQ_TRY(ganq__progress_tick(ctx, 0));
-        const int64_t begin = o->begin, tiles = (n - begin + ROWS - 1) / ROWS;
-        float *const corner = o->l + begin * n + begin;
-        o->width = n - begin < block ? n - begin : block;
-        place_least(o);
-        ganq__parallel_for(ctx->pool, tiles, fill_block, o);
-        if (begin > 0)
-            GANQ_TRY(ctx->host_dense->gemm(ctx, n - begin, o->width, begin, -1, o->l + begin * n, n,
-                                           o->l + begin * n, n, 1, 1, corner, n));
-        if (factor_block_f32(corner, n, o->width, upper) != 0)
+    *fails = 0;
+    for (int64_t begin = o->begin; begin < end; begin += BLOCK) {
+        const int64_t width = end - begin < BLOCK ? end - begin : BLOCK;
+        GANQ_TRY(subtract_columns(ctx, o, begin, o->begin, begin, width));
+        if (factor_block_f32(o->l + begin * n + begin, n, width, upper) != 0) {
+            *fails = 1;
             return GANQ_OK;
-        block_column_f32 b = {o->l, upper, n, begin, o->width};
-        ganq__parallel_for(ctx->pool, tiles, solve_rows_f32, &b);
-        ganq__parallel_for(ctx->pool, tiles, subtract_squares, o);
+        }
+        block_column_f32 b = {o->l, upper, n, begin, width};
+        ganq__parallel_for(ctx->pool, (n - begin - width + ROWS - 1) / ROWS, solve_rows_f32, &b);
+    }
+    return GANQ_OK;
+}
+
+/* Places some columns after the others, as long as float32 can factor them. */
+static ganq_status place_columns(ganq_context *ctx, ordering *o) {
+    const int64_t n = o->n, most = columns_at_once(n);
+    for (int fails = 0; o->begin < n && !fails; o->begin += o->width) {
+        GANQ_TRY(ganq__progress_tick(ctx, 0));
+        const int64_t tiles = (n - o->begin + ROWS - 1) / ROWS;
+        o->width = n - o->begin < most ? n - o->begin : most;
+        place_least(o);
+        ganq__parallel_for(ctx->pool, (n + GANQ__PANEL - 1) / GANQ__PANEL, pack_columns, o);
+        ganq__parallel_for(ctx->pool, tiles, fill_columns, o);
+        GANQ_TRY(subtract_columns(ctx, o, o->begin, 0, o->begin, o->width));
+        GANQ_TRY(factor_columns(ctx, o, &fails));
+        if (!fails)
+            ganq__parallel_for(ctx->pool, tiles, subtract_squares, o);
     }
     return GANQ_OK;
 }
@@ -264,6 +307,7 @@ ganq_status ganq__order_by_pivots(ganq_context *ctx, const ganq__panels *h, doub
     ganq_status status = GANQ_OK;
     GANQ_ALLOC_GOTO(done, o.left, (size_t)o.n);
     GANQ_ALLOC_GOTO(done, o.l, (size_t)(o.n * o.n));
+    GANQ_ALLOC_GOTO(done, o.packed, (size_t)(o.n * columns_at_once(o.n)));
     for (int64_t k = 0; k < o.n; k++) {
         order[k] = (int32_t)k;
         o.left[k] = h->data[ganq__panel_origin(h, k / GANQ__PANEL) + GANQ__PANEL * k + k % GANQ__PANEL] +
@@ -273,6 +317,7 @@ ganq_status ganq__order_by_pivots(ganq_context *ctx, const ganq__panels *h, doub
 done:
     ganq__free(o.left);
     ganq__free(o.l);
+    ganq__free(o.packed);
     return status;
 }
 

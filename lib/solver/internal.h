@@ -9,8 +9,8 @@
  * (ganq__frame), so that float32 neither overflows nor underflows; errors are scaled back where
  * they leave the solver. Columns with H_kk = 0 are dead: they have no effect and take no part;
  * "live" columns are numbered 0 .. live-1 in the order that ganq__order_by_pivots gives them (by
- * H_kk for the paper's recipe, which takes them as they are in W), and the S-step begins at the
- * last. */
+ * H_kk where there are many, and for the paper's recipe, which takes them as they are in W), and the
+ * S-step begins at the last. */
 #ifndef GANQ_SOLVER_INTERNAL_H
 #define GANQ_SOLVER_INTERNAL_H
 

@@ -113,6 +113,7 @@ static void fill_diagonal(ganq__problem *problem, const float *h) {
 }
 
 enum { FILL_ROWS = 64 };
+enum { ORDER_MOST = 8192 }; /* columns: the order of more is by H_kk, docs/solver.md */
 #define ORDER_DAMPING 0.01 /* as that of most paths: the order hardly depends on it */
 
 typedef struct hessian_source {
@@ -392,7 +393,7 @@ ganq_status ganq__problem_open(ganq__problem *problem, ganq_context *ctx, int64_
     if (problem->diagonal && !plan->literal)
         return GANQ_OK;
     GANQ_TRY(build_hessian(problem, h));
-    if (!plan->literal)
+    if (!plan->literal && K <= ORDER_MOST)
         GANQ_TRY(order_by_pivots(problem, h));
     for (int i = 0; i < plan->factor_count; i++) {
         const int number = problem->factor_count++;
