@@ -115,12 +115,13 @@ static void load_row(void *user, int64_t i, int worker) {
         t->batch->codes[i * ld + k] = t->result->codes[n * problem->K + problem->columns[k]];
 }
 
-/* Outliers of row i that are free: where e leaves them, but no farther out than twice the row's
- * largest weight, which F16 was chosen for. */
+/* Outliers of row i that are free: where e leaves them. */
 static void store_fitted(const finished_tile *t, int64_t i) {
     const ganq__result *result = t->result;
     const ganq__problem *problem = result->problem;
     const int64_t n = t->first + i, at = i * problem->ld;
+    if (result->per_row == 0)
+        return;
     ganq__fitted *fitted = result->fitted + n * result->per_row;
     int64_t count = 0;
     for (int64_t k = 0; k < problem->live; k++) {
@@ -129,7 +130,7 @@ static void store_fitted(const finished_tile *t, int64_t i) {
         const double x = t->batch->w[at + k], value = x - (double)t->batch->e[at + k];
         fitted[count++] = (ganq__fitted){
             problem->columns[k],
-            (float)((fabs(value) < 4 ? value : x) / t->frames[i].scale)};
+            (float)((fabs(value) < 1.01 * (double)GANQ__FARTHEST ? value : x) / t->frames[i].scale)};
     }
     qsort(fitted, (size_t)count, sizeof *fitted, compare_columns);
     for (; count < result->per_row; count++)

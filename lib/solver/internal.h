@@ -260,6 +260,10 @@ int ganq__mutate(const ganq__problem *problem, const ganq__trial *parent, uint64
 
 /* ---- outliers.c: columns kept beside the codes ---- */
 
+/* How far out a value may be, in a row's frame, where its largest weight is 1 to 2: the type of the
+ * outliers is chosen for that. */
+#define GANQ__FARTHEST 4.0f
+
 /* How many of a row. The fraction is rounded up or down by a hash of the row's values, so that
  * layers with few columns keep the ratio on the average although rows know nothing of each other.
  */

@@ -224,9 +224,25 @@ double ganq__fit_outliers(ganq__problem *problem, ganq__batch *batch, int64_t i)
     float *a = ganq__malloc((size_t)(count * count), sizeof *a);
     double *work = ganq__malloc((size_t)(5 * count), sizeof *work);
     if (columns && a && work) {
-        list_free(problem, codes, columns);
-        change = fit(problem, count, columns, batch->e + i * batch->ld, batch->g + i * batch->ld, a,
-                     work);
+        const float *w = batch->w + i * batch->ld;
+        float *e = batch->e + i * batch->ld, *g = batch->g + i * batch->ld;
+        int64_t left = list_free(problem, codes, columns), before;
+        do { /* what would go too far stays at the bound, and the others make up for it */
+            before = left;
+            change += fit(problem, left, columns, e, g, a, work);
+            left = 0;
+            for (int64_t j = 0; j < before; j++) {
+                const int64_t k = columns[j];
+                const float value = w[k] - e[k];
+                if (fabsf(value) <= GANQ__FARTHEST) {
+                    columns[left++] = columns[j];
+                    continue;
+                }
+                const float bound = w[k] - copysignf(GANQ__FARTHEST, value);
+                change += effect(problem, g, k, (double)bound - (double)e[k]);
+                set_residual(problem, e, g, k, bound);
+            }
+        } while (left < before && left > 0);
     } else {
         ganq__tile_failed(problem);
     }

@@ -238,7 +238,7 @@ void ganq__start_table(const ganq__start *start, int levels, int64_t count, cons
         double points[POINTS_MAX], merged[POINTS_MAX];
         for (int64_t i = 0; i < count; i++)
             pairs[i] =
-                (weighted_value){values[i], start->power > 0 ? pow(weights[i], start->power) : 1};
+                (weighted_value){values[i], fmax(pow(weights[i], start->power), 1e-60)};
         const int n = merge_points(pairs, count, points, merged);
         kmeans(levels, n, points, merged, table);
     }

@@ -71,9 +71,9 @@ static void for_rows(tile *t, ganq__item_fn fn) {
 /* L_kk^2 by live number, or H_kk where that is all there is: what the square of a column's residual
  * costs where the columns before it make up for it as far as they can. */
 static void pivots(const ganq__problem *problem, int factor, double *costs) {
-    const ganq__factor *of = &problem->factors[factor];
+    const ganq__factor *of = problem->diagonal ? NULL : &problem->factors[factor];
     for (int64_t k = 0; k < problem->live; k++) {
-        if (problem->diagonal)
+        if (!of)
             costs[k] = problem->diagonals[k];
         else
             costs[of->live_index[k]] = 1 / ((double)of->inverse[k] * (double)of->inverse[k]);
