@@ -171,10 +171,10 @@ ganq_status ganq__staging_commit(ganq__staging *staging, int *in_place) {
 }
 
 void ganq__staging_abort(ganq__staging *staging) {
-    char message[1024];
-    snprintf(message, sizeof message, "%s", ganq_last_error());
+    ganq__message before;
+    ganq__message_keep(&before);
     if (staging->dir && ganq__remove_tree(staging->dir) != GANQ_OK)
-        ganq__fail("%s", message);
+        ganq__message_restore(&before);
     ganq__free(staging->dir);
     ganq__free(staging->target);
     *staging = (ganq__staging){0};

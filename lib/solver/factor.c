@@ -256,7 +256,7 @@ static int64_t columns_at_once(int64_t n) {
                              : STRIP;
 }
 
-/* c -= a b^T for the rows from the ordering's `begin` on: columns [to, to + width) less what [from, to) explain. */
+/* Columns [to, to + width) of the rows from `first` on, less what columns [from, to) explain. */
 static ganq_status subtract_columns(ganq_context *ctx, const ordering *o, int64_t first, int64_t from,
                                     int64_t to, int64_t width) {
     float *const a = o->l + first * o->n + from;

@@ -49,7 +49,7 @@ typedef struct ganq__plan {
     int factor_count;
     struct {
         ganq__damping_kind kind;
-        int ordered; /* columns by H_kk; 0: as they are in W */
+        int ordered; /* columns by live number; 0: as they are in W */
         double damping;
     } factors[GANQ__FACTORS_MAX];
     int probe; /* alternations of every path                                          */
@@ -184,7 +184,7 @@ typedef struct ganq__trial {
     int factor;
     int start;
     int open;                /* takes part in the next steps                                 */
-    int64_t outliers;        /* columns that end up exact                                    */
+    int64_t outliers;        /* columns that end up free                                     */
     ganq__trial_table table; /* of the next step                                            */
     ganq__trial_table best;  /* with `codes`: the best seen, in the row's frame            */
     uint8_t *codes;          /* [ld], at the factor's places; by live number once descended  */

@@ -214,6 +214,24 @@ static double fit(const ganq__problem *problem, int64_t count, const int32_t *co
     return change;
 }
 
+/* Of the columns listed, those whose values go too far get the farthest there is. Returns how many others stay listed. */
+static int64_t hold_far(const ganq__problem *problem, int64_t count, int32_t *columns, const float *w,
+                        float *e, float *g, double *change) {
+    int64_t left = 0;
+    for (int64_t j = 0; j < count; j++) {
+        const int32_t k = columns[j];
+        const float value = w[k] - e[k];
+        if (fabsf(value) <= GANQ__FARTHEST) {
+            columns[left++] = k;
+            continue;
+        }
+        const float bound = w[k] - copysignf(GANQ__FARTHEST, value);
+        *change += effect(problem, g, k, (double)bound - (double)e[k]);
+        set_residual(problem, e, g, k, bound);
+    }
+    return left;
+}
+
 double ganq__fit_outliers(ganq__problem *problem, ganq__batch *batch, int64_t i) {
     const uint8_t *codes = batch->codes + i * batch->ld;
     const int64_t count = list_free(problem, codes, NULL);
@@ -230,18 +248,7 @@ double ganq__fit_outliers(ganq__problem *problem, ganq__batch *batch, int64_t i)
         do { /* what would go too far stays at the bound, and the others make up for it */
             before = left;
             change += fit(problem, left, columns, e, g, a, work);
-            left = 0;
-            for (int64_t j = 0; j < before; j++) {
-                const int64_t k = columns[j];
-                const float value = w[k] - e[k];
-                if (fabsf(value) <= GANQ__FARTHEST) {
-                    columns[left++] = columns[j];
-                    continue;
-                }
-                const float bound = w[k] - copysignf(GANQ__FARTHEST, value);
-                change += effect(problem, g, k, (double)bound - (double)e[k]);
-                set_residual(problem, e, g, k, bound);
-            }
+            left = hold_far(problem, before, columns, w, e, g, &change);
         } while (left < before && left > 0);
     } else {
         ganq__tile_failed(problem);

@@ -200,7 +200,7 @@ static ganq_status order_by_pivots(ganq__problem *problem, const float *h) {
     return status;
 }
 
-/* The columns of a factor: by H_kk, or as they are in W. */
+/* The columns of a factor: by live number, or as they are in W. */
 static int compare_by_column(const void *a, const void *b) {
     const int32_t *x = a, *y = b; /* pairs (column, live number) */
     return (x[0] > y[0]) - (x[0] < y[0]);
